@@ -1,0 +1,279 @@
+"""yaml → frozen Settings: every key of ours is read, typed and checked here, and nowhere given a default.
+
+Defaults live in ``properties/`` alone. A key that is missing, unknown, of the wrong type or out of range
+is an error that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+
+class SettingsError(ValueError):
+    """A key of the configuration is missing, unknown, of the wrong type or out of range."""
+
+
+S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Keys that belong together; a subclass names them as fields, without defaults."""
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """Names of the keys this group reads."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def read(cls: type[S], config: Any) -> S:
+        """The group's values out of a RecBole Config (or any mapping), typed and checked.
+
+        Raises:
+            SettingsError: a key is missing, of the wrong type or out of range.
+        """
+        hints = get_type_hints(cls)
+        values = {}
+        for key in cls.keys():
+            if key not in config:
+                raise SettingsError(f"{key}: missing; properties/ should give it a default")
+            values[key] = _cast(config[key], hints[key], key=key)
+        return cls(**values)
+
+    def _require(self, key: str, *, that: bool, what: str) -> None:
+        if not that:
+            raise SettingsError(f"{key}: must be {what}, got {getattr(self, key)!r}")
+
+    def _one_of(self, key: str, names: Iterable[str]) -> None:
+        value, known = getattr(self, key), sorted(names)
+        if value not in known:
+            raise SettingsError(
+                f"{key}: {value!r} is not known{_near(value, known)}; known: {', '.join(known)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings(Settings):
+    """How a log is cut into windows."""
+
+    MAX_ITEM_LIST_LENGTH: int
+    window_targets: int
+    targets_per_window: int | None
+    train_batch_size: int
+
+    def __post_init__(self) -> None:
+        for key in ("MAX_ITEM_LIST_LENGTH", "window_targets", "train_batch_size"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+        drawn = self.targets_per_window
+        self._require("targets_per_window", that=drawn is None or drawn >= 1, what="at least 1, or ~ for all")
+
+    @property
+    def span(self) -> int:
+        """Most interactions that one window may have to train on."""
+        return min(self.window_targets, self.MAX_ITEM_LIST_LENGTH)
+
+    @property
+    def windows_per_batch(self) -> int:
+        """Windows in a training batch: as many as hold at most train_batch_size targets, at least one."""
+        per_window = min(self.span, self.targets_per_window or self.span)
+        return max(1, self.train_batch_size // per_window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeSettings(Settings):
+    """Which attributes a token carries, and how wide their vectors are."""
+
+    attributes: dict[str, Any]
+    attribute_size: int
+    target_attributes: bool
+
+    _KEYS = ("n_buckets", "maximum", "scale", "missing_value")
+
+    def __post_init__(self) -> None:
+        self._require("attribute_size", that=self.attribute_size >= 1, what="at least 1")
+        for name, options in self.attributes.items():
+            self._check(name, options or {})
+
+    def _check(self, name: str, options: Any) -> None:
+        where = f"attributes: {name}"
+        if not isinstance(options, dict):
+            raise SettingsError(f"{where}: must be a mapping of {', '.join(self._KEYS)}, got {options!r}")
+        for key in options:
+            if key not in self._KEYS:
+                raise SettingsError(
+                    f"{where}: {key!r} is not known{_near(key, self._KEYS)}; known: {', '.join(self._KEYS)}"
+                )
+        if options.get("scale", "uniform") not in ("uniform", "log"):
+            raise SettingsError(f"{where}: scale must be uniform or log, got {options['scale']!r}")
+        for key in ("n_buckets", "maximum"):
+            if not options.get(key, 1) > 0:
+                raise SettingsError(f"{where}: {key} must be positive, got {options[key]!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(Settings):
+    """The training objective: who competes, how they are corrected, how the target is smoothed."""
+
+    similarity: str
+    temperature: float
+    interest_routing: str
+    negatives: str
+    n_negatives: int
+    deduplicate_candidates: bool
+    mask_known_positives: bool
+    logq: str
+    item_frequency: str
+    streaming_rate: float
+    streaming_initial_gap: float
+    streaming_hashes: int
+    streaming_slots: int | None
+    label_smoothing: float
+    smoothing_form: str
+
+    def __post_init__(self) -> None:
+        self._one_of("similarity", ("cosine", "dot"))
+        self._one_of("interest_routing", ("max", "log_sum_exp"))
+        self._one_of("negatives", ("in_batch", "uniform", "mixed", "all"))
+        self._one_of("logq", ("none", "both", "negatives"))
+        self._one_of("item_frequency", ("counts", "streaming"))
+        self._one_of("smoothing_form", ("paper", "uniform"))
+        self._require("temperature", that=self.temperature > 0, what="positive")
+        self._require("n_negatives", that=self.n_negatives >= 1, what="at least 1")
+        self._require("label_smoothing", that=0 <= self.label_smoothing < 1, what="in [0, 1)")
+        self._require("streaming_rate", that=0 < self.streaming_rate <= 1, what="in (0, 1]")
+        self._require("streaming_initial_gap", that=self.streaming_initial_gap >= 1, what="at least 1")
+        self._require("streaming_hashes", that=self.streaming_hashes >= 1, what="at least 1")
+        if self.streaming_slots is None and self.streaming_hashes != 1:
+            raise SettingsError(
+                "streaming_hashes: several hash functions need streaming_slots; without it every item has a "
+                "slot of its own"
+            )
+        if self.deduplicate_candidates and self.negatives != "in_batch":
+            raise SettingsError(
+                f"deduplicate_candidates: only in_batch candidates repeat, but negatives is {self.negatives!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KuaiFormerSettings(Settings):
+    """Shape of the KuaiFormer encoder."""
+
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    inner_size: int | None
+    n_interests: int
+    query_init: str
+    compression_groups: tuple[int, ...]
+    recent_length: int | None
+    compression_ffn: bool
+    hidden_dropout_prob: float
+    attn_dropout_prob: float
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_layers", "n_heads", "n_interests"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+        self._require(
+            "n_heads",
+            that=self.hidden_size % (2 * self.n_heads) == 0,
+            what=f"a divisor of hidden_size ({self.hidden_size}) that leaves each head an even width",
+        )
+        for key in ("inner_size", "recent_length"):
+            value = getattr(self, key)
+            self._require(key, that=value is None or value >= 1, what="at least 1, or ~")
+        self._one_of("query_init", ("learned", "recent"))
+        groups = self.compression_groups
+        self._require(
+            "compression_groups", that=all(size >= 1 for size in groups), what="sizes of at least 1"
+        )
+        for key in ("hidden_dropout_prob", "attn_dropout_prob"):
+            self._require(key, that=0 <= getattr(self, key) < 1, what="in [0, 1)")
+
+    def recent_items(self, max_length: int) -> int:
+        """Items kept as they are: recent_length, or what the groups leave of the layout's length.
+
+        Raises:
+            SettingsError: the layout is shorter than MAX_ITEM_LIST_LENGTH (a longer one is cut to it).
+        """
+        grouped = sum(self.compression_groups)
+        recent = max(max_length - grouped, 1) if self.recent_length is None else self.recent_length
+        if grouped + recent < max_length:
+            raise SettingsError(
+                f"compression_groups: {list(self.compression_groups)} and recent_length {recent} add up to "
+                f"{grouped + recent} items, but MAX_ITEM_LIST_LENGTH is {max_length}; add groups, or set "
+                "recent_length to ~ to keep the rest of the history as it is"
+            )
+        return recent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(Settings):
+    """What our trainer does beyond RecBole's."""
+
+    resume_from: str | None
+
+
+def check_no_negative_sampling(config: Any) -> None:
+    """RecBole's own negative sampling must be off: our candidates are drawn by the loss.
+
+    Raises:
+        SettingsError: train_neg_sample_args asks for negatives.
+    """
+    asked = config["train_neg_sample_args"]
+    if asked and asked.get("distribution") not in (None, "none", "None"):
+        raise SettingsError(
+            f"train_neg_sample_args: must be ~ for {config['model']}, got {asked}; its candidates are set by "
+            "`negatives` (in_batch, uniform, mixed, all) and `n_negatives`"
+        )
+
+
+def check_known_keys(given: Iterable[str], *, ours: Iterable[str], known: Iterable[str]) -> None:
+    """Every key the user gave must be one that RecBole or this package reads.
+
+    Args:
+        given: keys of the user's files, dict and command line.
+        ours: keys of this package, which suggestions are taken from first.
+        known: all legal keys.
+
+    Raises:
+        SettingsError: names the key, and the nearest known one.
+    """
+    ours, known = sorted(set(ours)), set(known)
+    for key in given:
+        if key in known or key in ours:
+            continue
+        near = _near(key, ours) or _near(key, sorted(known))
+        raise SettingsError(
+            f"{key}: unknown key{near}; name keys of your own in extra_keys (a list) to let them pass"
+        )
+
+
+def _near(value: Any, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.7)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def _cast(value: Any, hint: Any, *, key: str) -> Any:
+    """The value in the annotated type; ints pass for floats, lists for tuples, nothing else is bent."""
+    if get_origin(hint) in (Union, UnionType):
+        if value is None and NoneType in get_args(hint):
+            return None
+        (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
+    origin = get_origin(hint) or hint
+    if origin is tuple and isinstance(value, list | tuple):
+        (inner, _) = get_args(hint)
+        return tuple(_cast(item, inner, key=key) for item in value)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is dict and value is None:
+        return {}
+    is_bool_for_int = origin is int and isinstance(value, bool)
+    if not isinstance(value, origin) or is_bool_for_int:
+        raise SettingsError(f"{key}: must be {getattr(hint, '__name__', hint)}, got {value!r}")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value

@@ -1,0 +1,104 @@
+"""Log → training windows: a stretch of a user's history that serves several targets in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from recbole_kuaiformer.data.log import InteractionLog, IntArray
+
+BATCHES_PER_BUCKET = 32  # windows are sorted by length inside stretches of this many batches
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over a log; window w trains on the rows ``firsts[w]`` .. ``lasts[w]`` that are targets.
+
+    Its history is what stands before its last target, so each earlier target sees fewer of the newest
+    items: the target in row t must not see the last ``lasts[w] − t`` of them.
+
+    Attributes:
+        log: where the rows are.
+        is_target: [R] True where the row is trained on.
+        firsts: [W] first row of the window's span. lasts: [W] its last row, a target.
+    """
+
+    log: InteractionLog
+    is_target: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    firsts: IntArray
+    lasts: IntArray
+
+    @classmethod
+    def cut(cls, log: InteractionLog, *, targets: IntArray, span: int) -> Windows:
+        """Windows in which each target row lies exactly once; spans of at most ``span`` rows.
+
+        Spans are counted from a user's newest target backwards, so the newest are full.
+
+        Raises:
+            ValueError: there is no target, or a target has no history (a user's first row).
+
+        >>> log = InteractionLog.build(np.zeros(6, int), np.arange(1, 7),
+        ...                            timestamps=np.arange(6.0), columns={})
+        >>> windows = Windows.cut(log, targets=np.array([1, 2, 3, 4]), span=3)
+        >>> windows.firsts.tolist(), windows.lasts.tolist()
+        ([1, 2], [1, 4])
+        """
+        if len(targets) == 0:
+            raise ValueError("the training split holds no interaction that has a history before it")
+        targets = np.sort(targets)
+        starts = log.starts[targets]
+        if np.any(targets == starts):
+            raise ValueError("a user's first interaction cannot be a target: nothing stands before it")
+        newest = targets[np.searchsorted(starts, starts, side="right") - 1]
+        number = (newest - targets) // span  # of the window, counted back from the user's newest target
+        begins = np.r_[True, (starts[1:] != starts[:-1]) | (number[1:] != number[:-1])]
+        ends = np.r_[begins[1:], True]
+        is_target = np.zeros(len(log), dtype=bool)
+        is_target[targets] = True
+        return cls(log=log, is_target=is_target, firsts=targets[begins], lasts=targets[ends])
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def batches(
+        self, batch_size: int, *, max_length: int, rng: np.random.Generator | None
+    ) -> Iterator[IntArray]:
+        """Window numbers of each batch of an epoch; in order of the log if ``rng`` is None.
+
+        Shuffled windows are sorted by length within stretches of BATCHES_PER_BUCKET batches, so that
+        those of a batch are about equally long and little is spent on padding.
+        """
+        order = np.arange(len(self))
+        if rng is not None:
+            order = rng.permutation(order)
+            lengths = np.minimum(self.lasts - self.log.starts[self.lasts], max_length)
+            stretch = np.arange(len(order)) // (batch_size * BATCHES_PER_BUCKET)
+            order = order[np.lexsort((lengths[order], stretch))]
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        if rng is not None:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        yield from batches
+
+    def targets(self, windows: IntArray, *, n_drawn: int | None, rng: np.random.Generator | None) -> IntArray:
+        """Target rows of the given windows, [B, P], padded on the right with −1.
+
+        Args:
+            windows: window numbers, [B].
+            n_drawn: how many targets of each window to draw, without replacement; None takes all.
+            rng: needed to draw.
+        """
+        firsts, lasts = self.firsts[windows], self.lasts[windows]
+        width = int((lasts - firsts).max()) + 1
+        rows = firsts[:, None] + np.arange(width)
+        real = (rows <= lasts[:, None]) & self.is_target[np.minimum(rows, len(self.log) - 1)]
+        if n_drawn is not None and n_drawn < width:
+            if rng is None:
+                raise ValueError("drawing targets needs a random generator")
+            rank = np.where(real, rng.random(rows.shape), 2.0).argsort(1).argsort(1)
+            real &= rank < n_drawn
+        packed = np.where(real, rows, len(self.log))
+        packed.sort(axis=1)  # the chosen rows to the left, in order of time
+        packed = packed[:, : int(real.sum(1).max())]
+        return np.where(packed < len(self.log), packed, -1)

@@ -1,0 +1,1 @@
+"""Encoders: a user's history in, K interest vectors for each target out."""

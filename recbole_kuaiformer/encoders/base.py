@@ -1,0 +1,27 @@
+"""What an encoder is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class HistoryEncoder(Protocol):
+    """Turns a history into K interests for each of P targets in one pass.
+
+    ``tokens`` and ``valid`` are aligned to the right: the newest item stands in the last column, padding
+    to the left of the oldest. ``n_unseen[b, p]`` is how many of the newest items target p must not see:
+    0 for a target that comes after the whole history.
+    """
+
+    def __call__(
+        self,
+        tokens: Float[Tensor, "B L D"],
+        *,
+        valid: Bool[Tensor, "B L"],
+        n_unseen: Int[Tensor, "B P"],
+    ) -> Float[Tensor, "B P K D"]:
+        """The interests of every target."""
+        ...

@@ -1,0 +1,142 @@
+"""Ids and attributes → tokens (Eq. 3–5 of KuaiFormer)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
+
+from recbole_kuaiformer.encoders.buckets import Scale, bucketize
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of an interaction or of an item, and how it is looked up.
+
+    Attributes:
+        name: the field's name in the data.
+        kind: ``discrete`` (one id), ``multi_valued`` (a padded list of ids), ``continuous`` (a number).
+        source: where it comes from: the ``interaction``, or the ``item`` through its id.
+        n_values: rows an id table needs, padding or missing value included; buckets of a continuous one.
+        maximum: f_max of a continuous attribute, in its own unit.
+        scale: ``uniform`` or ``log`` buckets of a continuous attribute.
+        missing_value: what a continuous attribute holds where it is unknown, beside NaN.
+    """
+
+    name: str
+    kind: Literal["discrete", "multi_valued", "continuous"]
+    source: Literal["interaction", "item"]
+    n_values: int
+    maximum: float = 1.0
+    scale: Scale = "uniform"
+    missing_value: float | None = None
+
+
+class AttributeEmbedding(nn.Module):
+    """A table for one attribute; a missing value has its own row, number 0.
+
+    Args:
+        attribute: what to look up. size: width of the vectors.
+    """
+
+    def __init__(self, attribute: Attribute, *, size: int) -> None:
+        super().__init__()
+        self.attribute = attribute
+        rows = attribute.n_values + (attribute.kind == "continuous")
+        self.table = nn.Embedding(rows, size)
+        nn.init.normal_(self.table.weight, std=size**-0.5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Vectors [..., size] of values [...], or [..., S] for a multi-valued attribute.
+
+        Multi-valued: the mean over the values that are there (ids > 0); row 0 where there is none.
+        Continuous: the row of the value's bucket, Eq. 4; row 0 for NaN.
+        """
+        attribute = self.attribute
+        if attribute.kind == "continuous":
+            if attribute.missing_value is not None:
+                values = values.masked_fill(values == attribute.missing_value, torch.nan)
+            values = bucketize(
+                values, n_buckets=attribute.n_values, maximum=attribute.maximum, scale=attribute.scale
+            )
+        if attribute.kind != "multi_valued":
+            return self.table(values)  # type: ignore[no-any-return]
+        there = values > 0
+        there = there | ~there.any(-1, keepdim=True)  # nothing there: every slot is row 0, so is the mean
+        vectors = self.table(values) * there[..., None]
+        return vectors.sum(-2) / there.sum(-1, keepdim=True)  # type: ignore[no-any-return]
+
+
+class ItemTokens(nn.Module):
+    """t_i = MLP([x_i, f_i]), D wide (Eq. 3 and 5); without attributes t_i = x_i and no MLP is built.
+
+    Also the target side of the score: the same id table X (tied), plus, with ``target_attributes``,
+    the item's own attributes passed through a second MLP.
+
+    Args:
+        n_items: N, padding id 0 included. hidden_size: D.
+        attributes: what a token carries beside the id.
+        item_values: for each attribute of source ``item`` its column over all ids: [N], or [N, S].
+        attribute_size: width of each attribute's vectors.
+        target_attributes: whether the target side reads the item's attributes too.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        *,
+        hidden_size: int,
+        attributes: tuple[Attribute, ...],
+        item_values: Mapping[str, Tensor],
+        attribute_size: int,
+        target_attributes: bool,
+    ) -> None:
+        super().__init__()
+        self.ids = nn.Embedding(n_items, hidden_size, padding_idx=0)
+        nn.init.normal_(self.ids.weight, std=hidden_size**-0.5)
+        with torch.no_grad():
+            self.ids.weight[0].zero_()
+        self.embeddings = nn.ModuleDict(
+            {a.name: AttributeEmbedding(a, size=attribute_size) for a in attributes}
+        )
+        self.of_item = tuple(a.name for a in attributes if a.source == "item")
+        for name in self.of_item:
+            self.register_buffer(f"item_{name}", item_values[name])
+        self.mlp = _mlp(hidden_size + attribute_size * len(attributes), hidden_size) if attributes else None
+        self.target_mlp = (
+            _mlp(attribute_size * len(self.of_item), hidden_size)
+            if target_attributes and self.of_item
+            else None
+        )
+
+    def forward(
+        self, item_ids: Int64[Tensor, "B L"], *, values: Mapping[str, Tensor]
+    ) -> Float[Tensor, "B L D"]:
+        """Tokens of a history; ``values`` holds its interaction attributes by name: [B, L] or [B, L, S]."""
+        vectors = self.ids(item_ids)
+        if self.mlp is None:
+            return vectors  # type: ignore[no-any-return]
+        parts = [
+            embedding(self._of_item(name, item_ids) if name in self.of_item else values[name])
+            for name, embedding in self.embeddings.items()
+        ]
+        return self.mlp(torch.cat([vectors, *parts], dim=-1))  # type: ignore[no-any-return]
+
+    def items(self, item_ids: Int[Tensor, " M"]) -> Float[Tensor, "M D"]:
+        """Target vectors of the given ids: rows of X, plus their attributes where that is asked for."""
+        vectors = self.ids(item_ids)
+        if self.target_mlp is None:
+            return vectors  # type: ignore[no-any-return]
+        parts = [self.embeddings[name](self._of_item(name, item_ids)) for name in self.of_item]
+        return vectors + self.target_mlp(torch.cat(parts, dim=-1))  # type: ignore[no-any-return]
+
+    def _of_item(self, name: str, item_ids: Tensor) -> Tensor:
+        return self.get_buffer(f"item_{name}")[item_ids]
+
+
+def _mlp(size: int, hidden_size: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))

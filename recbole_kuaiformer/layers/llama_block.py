@@ -1,0 +1,54 @@
+"""The pre-norm transformer block of Llama."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from recbole_kuaiformer.layers.attention import Attention
+from recbole_kuaiformer.layers.feed_forward import FeedForward
+
+
+class LlamaBlock(nn.Module):
+    """RMSNorm → attention → residual; RMSNorm → SwiGLU → residual (Eq. 6 of KuaiFormer).
+
+    Args:
+        hidden_size: D, width of the tokens.
+        n_heads: H attention heads.
+        inner_size: width inside the feed-forward part; 0 leaves that part out.
+        hidden_dropout_prob: dropout on what each part adds to the residual stream.
+        attn_dropout_prob: dropout on attention weights.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        n_heads: int,
+        inner_size: int,
+        hidden_dropout_prob: float,
+        attn_dropout_prob: float,
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(hidden_size, eps=1e-6)
+        self.attention = Attention(hidden_size, n_heads=n_heads, dropout_prob=attn_dropout_prob)
+        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.feed_forward = (
+            nn.Sequential(nn.RMSNorm(hidden_size, eps=1e-6), FeedForward(hidden_size, inner_size=inner_size))
+            if inner_size
+            else None
+        )
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B T D"],
+        *,
+        visible: Bool[Tensor, "B T T"],
+        rotation: tuple[Float[Tensor, "B 1 T half"], Float[Tensor, "B 1 T half"]],
+    ) -> Float[Tensor, "B T D"]:
+        """The tokens after one block; arguments as in ``Attention.forward``."""
+        normed = self.attention_norm(tokens)
+        tokens = tokens + self.dropout(self.attention(normed, visible=visible, rotation=rotation))
+        if self.feed_forward is None:
+            return tokens
+        return tokens + self.dropout(self.feed_forward(tokens))

@@ -1,0 +1,41 @@
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), as in the Llama block."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def rotation_table(
+    positions: Int[Tensor, "B T"], *, head_size: int, base: float = 10_000.0
+) -> tuple[Float[Tensor, "B 1 T half"], Float[Tensor, "B 1 T half"]]:
+    """Cosine and sine of every position's angle in each of head_size / 2 planes.
+
+    Only differences of positions matter to attention, so any offset common to a row is free.
+
+    Args:
+        positions: position of each token; negative ones are legal.
+        head_size: width of one head, even.
+        base: the slowest plane turns once in about 2π · base positions.
+
+    Raises:
+        ValueError: head_size is odd.
+    """
+    if head_size % 2:
+        raise ValueError(f"rotary positions need an even width per head, got {head_size}")
+    planes = torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[:, None, :, None].float() * base ** (-planes / head_size)
+    return angles.cos(), angles.sin()
+
+
+def rotate(
+    heads: Float[Tensor, "B H T E"],
+    *,
+    cos: Float[Tensor, "B 1 T half"],
+    sin: Float[Tensor, "B 1 T half"],
+) -> Float[Tensor, "B H T E"]:
+    """The vectors turned by their positions: dimension i is paired with i + E/2."""
+    first, second = heads.chunk(2, dim=-1)
+    cos, sin = cos.to(heads.dtype), sin.to(heads.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,0 +1,83 @@
+"""RecBole fields → the attributes of a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.utils import FeatureSource, FeatureType
+from torch import Tensor
+
+from recbole_kuaiformer.config import AttributeSettings, SettingsError
+from recbole_kuaiformer.data.dataset import TIME_GAP, RetrievalDataset
+from recbole_kuaiformer.encoders.features import Attribute
+
+_KINDS = {
+    FeatureType.TOKEN: "discrete",
+    FeatureType.TOKEN_SEQ: "multi_valued",
+    FeatureType.FLOAT: "continuous",
+}
+
+
+def attributes_of(dataset: RetrievalDataset, *, settings: AttributeSettings) -> tuple[Attribute, ...]:
+    """The configured attributes with kind and source as the data has them.
+
+    Raises:
+        SettingsError: an attribute is not in the data, is a list of floats, or lacks its buckets.
+    """
+    return tuple(
+        _attribute(name, dataset=dataset, options=options or {})
+        for name, options in settings.attributes.items()
+    )
+
+
+def item_values(dataset: RetrievalDataset, *, attributes: tuple[Attribute, ...]) -> dict[str, Tensor]:
+    """For each attribute of the items its column by item id: ids [N] or [N, S], raw floats [N]."""
+    features = dataset.get_item_feature()
+    return {
+        a.name: torch.from_numpy(dataset.raw_floats(a.name)).float()
+        if a.kind == "continuous"
+        else features[a.name]
+        for a in attributes
+        if a.source == "item"
+    }
+
+
+def _attribute(name: str, *, dataset: RetrievalDataset, options: dict[str, Any]) -> Attribute:
+    where = f"attributes: {name}"
+    if name == TIME_GAP:
+        return _continuous(name, source="interaction", options=options)
+    if name not in dataset.field2type:
+        raise SettingsError(
+            f"{where}: no such field in {dataset.dataset_name}; there is {[*dataset.field2type]}"
+        )
+    kind = _KINDS.get(dataset.field2type[name])
+    if kind is None or name in (dataset.uid_field, dataset.iid_field):
+        raise SettingsError(
+            f"{where}: must be of type token, token_seq or float, and neither user nor item id"
+        )
+    source = {FeatureSource.INTERACTION: "interaction", FeatureSource.ITEM: "item"}.get(
+        dataset.field2source[name]
+    )
+    if source is None:
+        raise SettingsError(f"{where}: must be a column of the .inter or the .item file")
+    if kind == "continuous":
+        return _continuous(name, source=source, options=options)
+    if options:
+        raise SettingsError(f"{where}: a {kind} attribute takes no options, got {options}")
+    return Attribute(name=name, kind=kind, source=source, n_values=dataset.num(name))  # type: ignore[arg-type]
+
+
+def _continuous(name: str, *, source: str, options: dict[str, Any]) -> Attribute:
+    for key in ("n_buckets", "maximum", "scale"):
+        if key not in options:
+            raise SettingsError(f"attributes: {name}: a continuous attribute needs {key}")
+    return Attribute(
+        name=name,
+        kind="continuous",
+        source=source,  # type: ignore[arg-type]
+        n_values=int(options["n_buckets"]),
+        maximum=float(options["maximum"]),
+        scale=options["scale"],
+        missing_value=options.get("missing_value"),
+    )

@@ -1,0 +1,201 @@
+"""What every retrieval model of this package shares: tokens in, loss and scores out, written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_kuaiformer.config import (
+    AttributeSettings,
+    ObjectiveSettings,
+    Settings,
+    TrainingSettings,
+    WindowSettings,
+    check_no_negative_sampling,
+)
+from recbole_kuaiformer.data.dataset import LOG_ROW, TARGET_IDS, TARGET_UNSEEN, RetrievalDataset
+from recbole_kuaiformer.encoders.base import HistoryEncoder
+from recbole_kuaiformer.encoders.features import ItemTokens
+from recbole_kuaiformer.losses.candidates import Candidates, KnownPositives, draw_candidates, negative_mask
+from recbole_kuaiformer.losses.item_frequency import CountFrequency, StreamingFrequency
+from recbole_kuaiformer.losses.sampled_softmax import sampled_softmax
+from recbole_kuaiformer.models.attributes import attributes_of, item_values
+
+SCORES_AT_ONCE = 2**25  # interest x item scores held at a time when a whole catalogue is ranked
+
+
+class RetrievalModel(SequentialRecommender):
+    """A RecBole sequential model whose score is max_r(u_r · x) over K interests (Eq. 9 of KuaiFormer).
+
+    A subclass builds the encoder. RecBole's Interactions come in with histories padded on the right
+    (``item_id_list`` [B, L], ``item_length`` [B], ``<attribute>_list``); training batches carry several
+    targets for each history (``target_ids``, ``target_unseen`` [B, P]).
+    """
+
+    input_type = InputType.POINTWISE
+    settings: type[Settings]
+
+    def __init__(self, config: Any, dataset: RetrievalDataset) -> None:
+        super().__init__(config, dataset)
+        self.objective = ObjectiveSettings.read(config)
+        settings = AttributeSettings.read(config)
+        attributes = attributes_of(dataset, settings=settings)
+        self.list_suffix = config["LIST_SUFFIX"]
+        self.interaction_attributes = tuple(a.name for a in attributes if a.source == "interaction")
+        self.tokens = ItemTokens(
+            self.n_items,
+            hidden_size=config["hidden_size"],
+            attributes=attributes,
+            item_values=item_values(dataset, attributes=attributes),
+            attribute_size=settings.attribute_size,
+            target_attributes=settings.target_attributes,
+        )
+        self.encoder = self.build_encoder(config)
+        self.frequency = self._build_frequency(dataset)
+        self.known_positives = (
+            self._build_known_positives(dataset) if self.objective.mask_known_positives else None
+        )
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Every key this model reads, checked before any data is read.
+
+        Raises:
+            SettingsError: names the key at fault.
+        """
+        check_no_negative_sampling(config)
+        for settings in (
+            WindowSettings,
+            AttributeSettings,
+            ObjectiveSettings,
+            TrainingSettings,
+            cls.settings,
+        ):
+            settings.read(config)
+
+    def build_encoder(self, config: Any) -> HistoryEncoder:
+        """The encoder that the configuration asks for; must be a ``torch.nn.Module``."""
+        raise NotImplementedError
+
+    def _build_frequency(self, dataset: RetrievalDataset) -> nn.Module:
+        objective = self.objective
+        if objective.item_frequency == "streaming":
+            return StreamingFrequency(
+                self.n_items,
+                rate=objective.streaming_rate,
+                initial_gap=objective.streaming_initial_gap,
+                n_hashes=objective.streaming_hashes,
+                n_slots=objective.streaming_slots,
+            )
+        return CountFrequency(torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items))
+
+    def _build_known_positives(self, dataset: RetrievalDataset) -> KnownPositives:
+        rows = dataset.inter_feat[LOG_ROW]
+        rows = torch.cat([torch.from_numpy(dataset.log.starts)[rows].unique(), rows])
+        users, items = torch.from_numpy(dataset.log.user_ids), torch.from_numpy(dataset.log.item_ids)
+        return KnownPositives(users[rows], items[rows], n_items=self.n_items)
+
+    # ---- encoding ------------------------------------------------------------------------------------
+
+    def interests(self, interaction: Interaction, *, n_unseen: Tensor | None = None) -> Tensor:
+        """Interest vectors [B, P, K, D]; with cosine similarity of length 1.
+
+        Args:
+            interaction: histories, padded on the right; longer ones are cut to their newest items.
+            n_unseen: [B, P] newest items hidden from each target; None is one target after the last item.
+        """
+        item_ids, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        columns = _right_aligned(lengths, width=item_ids.shape[1], max_length=self.max_seq_length)
+        valid, columns = columns >= 0, columns.clamp(min=0)
+        rows = torch.arange(len(lengths), device=lengths.device)[:, None]
+        values = {
+            name: interaction[name + self.list_suffix][rows, columns] for name in self.interaction_attributes
+        }
+        tokens = self.tokens(torch.where(valid, item_ids[rows, columns], 0), values=values)
+        n_unseen = torch.zeros_like(lengths)[:, None] if n_unseen is None else n_unseen
+        return self._normalised(self.encoder(tokens, valid=valid, n_unseen=n_unseen))
+
+    def item_vectors(self, item_ids: Tensor | None = None) -> Tensor:
+        """Target vectors [M, D] of the given ids, or of all N (row 0 is padding)."""
+        if item_ids is None:
+            item_ids = torch.arange(self.n_items, device=self.tokens.ids.weight.device)
+        return self._normalised(self.tokens.items(item_ids))
+
+    def _normalised(self, vectors: Tensor) -> Tensor:
+        if self.objective.similarity == "dot":
+            return vectors
+        return nn.functional.normalize(vectors, dim=-1)
+
+    # ---- training ------------------------------------------------------------------------------------
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """Mean loss over all targets of the batch (Eq. 10–12 with the configured candidates)."""
+        target_ids = interaction[TARGET_IDS]
+        is_target = target_ids > 0
+        positive_ids = target_ids[is_target]
+        interests = self.interests(interaction, n_unseen=interaction[TARGET_UNSEEN])[is_target]
+        self.frequency.observe(positive_ids)
+        candidates = draw_candidates(
+            self.objective.negatives,
+            positive_ids,
+            q=self.frequency(len(positive_ids)),
+            n_negatives=self.objective.n_negatives,
+            deduplicate=self.objective.deduplicate_candidates,
+        )
+        negative = negative_mask(positive_ids, candidates.item_ids)
+        if self.known_positives is not None:
+            known = self.known_positives(interaction[self.USER_ID], candidates.item_ids)
+            negative &= ~known[is_target.nonzero()[:, 0]]
+        return self._softmax(interests, positive_ids=positive_ids, candidates=candidates, negative=negative)
+
+    def _softmax(
+        self, interests: Tensor, *, positive_ids: Tensor, candidates: Candidates, negative: Tensor
+    ) -> Tensor:
+        positives = self.item_vectors(positive_ids)
+        to_candidates = interests.flatten(0, 1) @ self.item_vectors(candidates.item_ids).T
+        return sampled_softmax(
+            self._routed((interests @ positives[..., None]).squeeze(-1)),
+            self._routed(to_candidates.unflatten(0, interests.shape[:2])),
+            negative=negative,
+            log_q=candidates.log_q,
+            positive_log_q=candidates.positive_log_q,
+            unique=candidates.unique,
+            logq=self.objective.logq,
+            label_smoothing=self.objective.label_smoothing,
+            smoothing_form=self.objective.smoothing_form,
+        )
+
+    def _routed(self, scores: Tensor) -> Tensor:
+        """Scores [P, K, ...] → [P, ...]: over the temperature, then one score out of K (Eq. 9)."""
+        scores = scores / self.objective.temperature
+        return scores.logsumexp(1) if self.objective.interest_routing == "log_sum_exp" else scores.amax(1)
+
+    # ---- scoring -------------------------------------------------------------------------------------
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Score max_r(u_r · x) of each row's own item, [B]."""
+        interests = self.interests(interaction)[:, 0]
+        items = self.item_vectors(interaction[self.ITEM_ID])
+        return (interests @ items[..., None]).squeeze(-1).amax(1)
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Scores max_r(u_r · x) of all items, [B, N]; column 0 is padding and means nothing."""
+        interests, items = self.interests(interaction)[:, 0], self.item_vectors()
+        rows_at_once = max(1, SCORES_AT_ONCE // (interests.shape[1] * len(items)))
+        return torch.cat([(part @ items.T).amax(1) for part in interests.split(rows_at_once)])
+
+
+def _right_aligned(lengths: Tensor, *, width: int, max_length: int) -> Tensor:
+    """Columns [B, L] of left-aligned rows that put the newest item last; −1 where there is none.
+
+    >>> _right_aligned(torch.tensor([2, 3]), width=4, max_length=9).tolist()
+    [[-1, 0, 1], [0, 1, 2]]
+    """
+    longest = max(1, min(int(lengths.max()), width, max_length))
+    columns = torch.arange(-longest, 0, device=lengths.device) + lengths[:, None]
+    return columns.clamp(min=-1)

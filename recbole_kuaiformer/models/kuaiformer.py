@@ -1,0 +1,61 @@
+"""KuaiFormer as a RecBole model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_kuaiformer.config import KuaiFormerSettings, SettingsError, WindowSettings
+from recbole_kuaiformer.encoders.item_compression import fit_layout
+from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
+from recbole_kuaiformer.models.base import RetrievalModel
+
+
+class KuaiFormer(RetrievalModel):
+    """KuaiFormer: Transformer-Based Retrieval at Kuaishou (Liu et al., arXiv 2411.10057v1).
+
+    Llama blocks over an adaptively compressed history, K query tokens that read out K interests, and an
+    in-batch softmax corrected by log q and smoothed. Keys: ``properties/model/KuaiFormer.yaml``.
+
+    Raises:
+        SettingsError: a key is missing, of the wrong type or out of range.
+    """
+
+    settings = KuaiFormerSettings
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """As for every model; and the compression layout must hold the history and a window's targets."""
+        super().check(config)
+        windows, settings = WindowSettings.read(config), KuaiFormerSettings.read(config)
+        recent = settings.recent_items(windows.MAX_ITEM_LIST_LENGTH)
+        if windows.span > recent:
+            raise SettingsError(
+                f"window_targets: {windows.span} targets of a window lie among its recent items, but "
+                f"recent_length is {recent}; lower window_targets or raise recent_length"
+            )
+
+    def build_encoder(self, config: Any) -> KuaiFormerEncoder:
+        """The encoder; the compression layout is cut to MAX_ITEM_LIST_LENGTH, and the log says so."""
+        settings = KuaiFormerSettings.read(config)
+        recent = settings.recent_items(self.max_seq_length)
+        groups, recent_length = fit_layout(
+            settings.compression_groups, recent_length=recent, max_length=self.max_seq_length
+        )
+        if (groups, recent_length) != (settings.compression_groups, recent):
+            self.logger.info(
+                f"compression layout {[*settings.compression_groups]} + {recent} cut to MAX_ITEM_LIST_LENGTH "
+                f"{self.max_seq_length}: {[*groups]} + {recent_length}"
+            )
+        return KuaiFormerEncoder(
+            settings.hidden_size,
+            n_layers=settings.n_layers,
+            n_heads=settings.n_heads,
+            inner_size=settings.inner_size,
+            n_interests=settings.n_interests,
+            query_init=settings.query_init,  # type: ignore[arg-type]
+            compression_groups=groups,
+            recent_length=recent_length,
+            compression_ffn=settings.compression_ffn,
+            hidden_dropout_prob=settings.hidden_dropout_prob,
+            attn_dropout_prob=settings.attn_dropout_prob,
+        )

@@ -1,0 +1,132 @@
+"""The one place that writes into RecBole: models, trainer, dataset class, dataloader, properties.
+
+Nothing is replaced that another model needs: each wrapper asks first whether the model is one of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import recbole.config
+import recbole.data.dataset
+import recbole.data.utils
+import recbole.trainer
+import yaml
+from recbole.config import Config
+from recbole.utils import ModelType
+
+from recbole_kuaiformer import compat, config as settings
+from recbole_kuaiformer.checkpoint import with_recbole_config
+from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
+from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
+
+MODELS = {"KuaiFormer": "recbole_kuaiformer.models.kuaiformer"}
+
+# Keys that RecBole reads but lists in none of its yaml files.
+_UNLISTED_KEYS = (
+    "model", "dataset", "config_file", "config_files", "local_rank", "nproc", "world_size", "ip", "port",
+    "offset", "group_offset", "single_spec", "device", "verbose", "eval_type", "MODEL_TYPE", "MODEL_INPUT_TYPE",
+    "neg_sampling", "training_neg_sample_num", "entity_kg_num_interval", "relation_kg_num_interval",
+    "reg_weight", "wandb_project", "loss_type", "valid", "test", "benchmark_filename",
+)  # fmt: skip
+
+
+def register() -> None:
+    """Make the models of this package RecBole's own; idempotent.
+
+    RecBole finds a model by ``find_spec`` on a module name, a trainer and a dataset class by name: entries
+    under those names are all that is needed, and every imported copy of RecBole's functions sees them.
+    """
+    if getattr(Config, "_recbole_kuaiformer", False):
+        return
+    for name, module in MODELS.items():
+        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = importlib.import_module(module)
+        setattr(recbole.trainer, f"{name}Trainer", RetrievalTrainer)
+        setattr(recbole.data.dataset, f"{name}Dataset", RetrievalDataset)
+    Config._load_internal_config_dict = _with_our_properties(Config._load_internal_config_dict)
+    Config.__init__ = _with_checks(Config.__init__)
+    recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
+    compat.after_load.append(with_recbole_config)
+    Config._recbole_kuaiformer = True
+
+
+def properties_folder() -> Path:
+    """``properties/``: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "properties"
+    return inside if inside.is_dir() else package.parent / "properties"
+
+
+def _read(config: Config, *parts: str) -> dict[str, Any]:
+    file = properties_folder().joinpath(*parts).with_suffix(".yaml")
+    if not file.is_file():
+        return {}
+    with file.open(encoding="utf-8") as text:
+        return yaml.load(text, Loader=config.yaml_loader) or {}  # noqa: S506 (RecBole's own loader)
+
+
+def _with_our_properties(load: Any) -> Any:
+    @wraps(load)
+    def load_internal_config_dict(self: Config, model: str, model_class: Any, dataset: str) -> None:
+        load(self, model, model_class, dataset)
+        self._recbole_keys = set(self.internal_config_dict)
+        dataset_keys = _read(self, "dataset", dataset)
+        if model in MODELS:
+            ours = {**_read(self, "overall"), **_read(self, "model", model), **dataset_keys}
+            self.internal_config_dict.update(ours)
+            self.parameters["Our"] = [key for key in ours if key not in _listed(self)]
+            return
+        if not _has_properties_of_its_own(dataset):
+            # RecBole's own models get from our dataset files what RecBole itself calls a dataset argument.
+            legal = set(self.parameters["Dataset"])
+            self.internal_config_dict.update({k: v for k, v in dataset_keys.items() if k in legal})
+        _drop_negatives_that_ce_forbids(self)
+
+    return load_internal_config_dict
+
+
+def _listed(config: Config) -> set[str]:
+    return {key for keys in config.parameters.values() for key in keys}
+
+
+def _has_properties_of_its_own(dataset: str) -> bool:
+    return (
+        Path(recbole.config.__file__).parent.parent / "properties" / "dataset" / f"{dataset}.yaml"
+    ).is_file()
+
+
+def _drop_negatives_that_ce_forbids(config: Config) -> None:
+    """A sequential model with loss_type CE takes no sampled negatives, yet RecBole's default asks for them."""
+    given = {**config.internal_config_dict, **config.external_config_dict}
+    is_sequential = config.internal_config_dict["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if is_sequential and given.get("loss_type") == "CE":
+        config.internal_config_dict["train_neg_sample_args"] = None
+
+
+def _with_checks(init: Any) -> Any:
+    @wraps(init)
+    def checked_init(self: Config, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        if self.model not in MODELS:
+            return
+        recbole_keys = self._recbole_keys | _listed(self) | {*_UNLISTED_KEYS}
+        ours = set(self.internal_config_dict) - recbole_keys | set(self.parameters["Our"])
+        given = set(self.external_config_dict) - set(self["extra_keys"] or ())
+        settings.check_known_keys(sorted(given), ours=ours, known=recbole_keys)
+        self.model_class.check(self)
+
+    return checked_init
+
+
+def _with_window_dataloader(get_dataloader: Any) -> Any:
+    @wraps(get_dataloader)
+    def get_dataloader_of_model(config: Config, phase: str) -> Any:
+        if phase == "train" and config["model"] in MODELS:
+            return WindowDataLoader
+        return get_dataloader(config, phase)
+
+    return get_dataloader_of_model
