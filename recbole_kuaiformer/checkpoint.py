@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ def save(state: dict[str, Any], *, path: Path) -> None:
     beside = path.with_name(path.name + ".part")
     # Protocol 2 is what torch's safe loader reads; RecBole's protocol 4 is not.
     torch.save({**state, "format": FORMAT}, beside, pickle_protocol=2)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import importlib
 import pickle
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import metadata
@@ -33,6 +34,7 @@ def apply() -> None:
         ImportError: RecBole is not installed, or in a version that this package does not know.
     """
     check_version()
+    outdated_calls_warn()
     numpy_aliases()
     anomaly_detection_left_on()
     ray_does_not_import()
@@ -58,6 +60,12 @@ def check_version() -> None:
             f"recbole {found} is installed, but this package knows {' and '.join(SUPPORTED)}: "
             "pip install 'recbole>=1.2.0,<1.3'"
         )
+
+
+def outdated_calls_warn() -> None:
+    """Pages of warnings about RecBole's own lines, which its users can do nothing about."""
+    warnings.filterwarnings("ignore", module=r"recbole\.")
+    warnings.filterwarnings("ignore", message=r".*non-writable.*", category=UserWarning)
 
 
 def numpy_aliases() -> None:
@@ -162,11 +170,13 @@ def _load_for_recbole(original: Callable[..., Any], f: Any, *args: Any, **kwargs
 
 
 def pandas_agg_len() -> None:
-    """"Length of values (1) does not match": in pandas 3 Series.agg(len) is the length of the series.
+    """ "Length of values (1) does not match": in pandas 3 Series.agg(len) is the length of the series.
 
     RecBole's modules get a ``len`` of their own, which maps over a series of lists.
     """
-    if pd.Series([[1, 2], [3]]).agg(len) is not None and not isinstance(pd.Series([[1], [2]]).agg(len), pd.Series):
+    if pd.Series([[1, 2], [3]]).agg(len) is not None and not isinstance(
+        pd.Series([[1], [2]]).agg(len), pd.Series
+    ):
         for name in ("dataset", "kg_dataset", "sequential_dataset"):
             module = importlib.import_module(f"recbole.data.dataset.{name}")
             module.len = _len  # type: ignore[attr-defined]
@@ -239,7 +249,7 @@ def scipy_dok_update() -> None:
 
 
 def collector_cpu_of_int() -> None:
-    """"'int' has no attribute 'cpu'" with ItemCoverage, GiniIndex …: only tensors have it (RecBole #2131)."""
+    """ "'int' has no attribute 'cpu'" with ItemCoverage, GiniIndex …: only tensors have it (RecBole #2131)."""
     module = importlib.import_module("recbole.evaluator.collector")
     original = module.Collector.get_data_struct
     if hasattr(original, "__wrapped__"):
@@ -258,7 +268,7 @@ def collector_cpu_of_int() -> None:
 
 
 def hyperopt_random_state() -> None:
-    """"'RandomState' has no attribute 'integers'": hyperopt ≥ 0.2.7 wants numpy's Generator."""
+    """ "'RandomState' has no attribute 'integers'": hyperopt ≥ 0.2.7 wants numpy's Generator."""
     module = importlib.import_module("recbole.trainer.hyper_tuning")
     if not isinstance(module.np, _Overlay):
         module.np = _Overlay(np, random=_Overlay(np.random, RandomState=np.random.default_rng))
@@ -330,7 +340,11 @@ def _wait_for_rank_0(trainer: Any) -> None:
 
     @wraps(original)
     def evaluate(
-        self: Any, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
+        self: Any,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Any = None,
+        show_progress: bool = False,
     ) -> Any:
         if not self.config["single_spec"] and load_best_model:
             name = [model_file or self.saved_model_file]

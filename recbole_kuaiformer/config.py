@@ -38,7 +38,7 @@ class Settings:
         """
         hints = get_type_hints(cls)
         values = {}
-        for key in cls.keys():
+        for key in cls.keys():  # noqa: SIM118 (a class, not a mapping)
             if key not in config:
                 raise SettingsError(f"{key}: missing; properties/ should give it a default")
             values[key] = _cast(config[key], hints[key], key=key)
@@ -154,7 +154,7 @@ class ObjectiveSettings(Settings):
             )
         if self.deduplicate_candidates and self.negatives != "in_batch":
             raise SettingsError(
-                f"deduplicate_candidates: only in_batch candidates repeat, but negatives is {self.negatives!r}"
+                f"deduplicate_candidates: needs negatives: in_batch, but negatives is {self.negatives!r}"
             )
 
 

@@ -19,7 +19,8 @@ import yaml
 from recbole.config import Config
 from recbole.utils import ModelType
 
-from recbole_kuaiformer import compat, config as settings
+from recbole_kuaiformer import compat
+from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
@@ -29,7 +30,8 @@ MODELS = {"KuaiFormer": "recbole_kuaiformer.models.kuaiformer"}
 # Keys that RecBole reads but lists in none of its yaml files.
 _UNLISTED_KEYS = (
     "model", "dataset", "config_file", "config_files", "local_rank", "nproc", "world_size", "ip", "port",
-    "offset", "group_offset", "single_spec", "device", "verbose", "eval_type", "MODEL_TYPE", "MODEL_INPUT_TYPE",
+    "offset", "group_offset", "single_spec", "device", "verbose", "eval_type", "MODEL_TYPE",
+    "MODEL_INPUT_TYPE",
     "neg_sampling", "training_neg_sample_num", "entity_kg_num_interval", "relation_kg_num_interval",
     "reg_weight", "wandb_project", "loss_type", "valid", "test", "benchmark_filename",
 )  # fmt: skip
@@ -66,7 +68,7 @@ def _read(config: Config, *parts: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     with file.open(encoding="utf-8") as text:
-        return yaml.load(text, Loader=config.yaml_loader) or {}  # noqa: S506 (RecBole's own loader)
+        return yaml.load(text, Loader=config.yaml_loader) or {}
 
 
 def _with_our_properties(load: Any) -> Any:
@@ -100,7 +102,7 @@ def _has_properties_of_its_own(dataset: str) -> bool:
 
 
 def _drop_negatives_that_ce_forbids(config: Config) -> None:
-    """A sequential model with loss_type CE takes no sampled negatives, yet RecBole's default asks for them."""
+    """A sequential model with loss_type CE takes no sampled negatives; RecBole's default asks for them."""
     given = {**config.internal_config_dict, **config.external_config_dict}
     is_sequential = config.internal_config_dict["MODEL_TYPE"] == ModelType.SEQUENTIAL
     if is_sequential and given.get("loss_type") == "CE":

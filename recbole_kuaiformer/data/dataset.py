@@ -18,7 +18,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_kuaiformer.config import AttributeSettings, WindowSettings
-from recbole_kuaiformer.data.log import InteractionLog, IntArray
+from recbole_kuaiformer.data.log import IntArray, InteractionLog
 from recbole_kuaiformer.data.windows import Windows
 
 LOG_ROW = "log_row"  # column of inter_feat: the interaction's row in the log
@@ -43,12 +43,13 @@ class RetrievalDataset(SequentialDataset):
     """
 
     log: InteractionLog
+    inter_feat: Any
 
     def __init__(self, config: Any) -> None:
         if config["benchmark_filename"] is not None:
             raise DataError(
-                "benchmark_filename: pre-split files are not supported by this model; give one .inter file and "
-                "let eval_args split it"
+                "benchmark_filename: this model does not read pre-split files; give one .inter file and let "
+                "eval_args split it"
             )
         self._raw_floats: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
         super().__init__(config)
@@ -159,7 +160,7 @@ class RetrievalDataset(SequentialDataset):
         self.inter_feat = feat[torch.from_numpy(np.flatnonzero(rows > self.log.starts))]
         if len(self.inter_feat) == 0:
             raise DataError(
-                f"{self.dataset_name}: after filtering no user has two interactions; there is nothing to predict"
+                f"{self.dataset_name}: after filtering no user has two interactions: nothing to predict"
             )
 
     def _check_times(self, times: npt.NDArray[np.float64]) -> None:
@@ -292,7 +293,7 @@ class WindowDataLoader(TrainDataLoader):
                 numbers, n_drawn=self.window_settings.targets_per_window, rng=draws
             )
             plan.append(self._of_rank(numbers, targets=targets))
-        loader = torch.utils.data.DataLoader(
+        loader: Any = torch.utils.data.DataLoader(
             plan,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.config["worker"],

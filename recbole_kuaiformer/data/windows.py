@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_kuaiformer.data.log import InteractionLog, IntArray
+from recbole_kuaiformer.data.log import IntArray, InteractionLog
 
 BATCHES_PER_BUCKET = 32  # windows are sorted by length inside stretches of this many batches
 

@@ -37,7 +37,7 @@ class Attention(nn.Module):
         tokens: Float[Tensor, "B T D"],
         *,
         visible: Bool[Tensor, "B T T"],
-        rotation: tuple[Float[Tensor, "B 1 T half"], Float[Tensor, "B 1 T half"]],
+        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
     ) -> Float[Tensor, "B T D"]:
         """Each token's mix of the tokens it sees; ``visible[b, i, j]`` is True where i sees j.
 

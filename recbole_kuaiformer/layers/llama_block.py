@@ -44,11 +44,11 @@ class LlamaBlock(nn.Module):
         tokens: Float[Tensor, "B T D"],
         *,
         visible: Bool[Tensor, "B T T"],
-        rotation: tuple[Float[Tensor, "B 1 T half"], Float[Tensor, "B 1 T half"]],
+        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
     ) -> Float[Tensor, "B T D"]:
         """The tokens after one block; arguments as in ``Attention.forward``."""
         normed = self.attention_norm(tokens)
         tokens = tokens + self.dropout(self.attention(normed, visible=visible, rotation=rotation))
         if self.feed_forward is None:
             return tokens
-        return tokens + self.dropout(self.feed_forward(tokens))
+        return tokens + self.dropout(self.feed_forward(tokens))  # type: ignore[no-any-return]

@@ -32,8 +32,8 @@ def rotation_table(
 def rotate(
     heads: Float[Tensor, "B H T E"],
     *,
-    cos: Float[Tensor, "B 1 T half"],
-    sin: Float[Tensor, "B 1 T half"],
+    cos: Float[Tensor, "#B 1 T half"],
+    sin: Float[Tensor, "#B 1 T half"],
 ) -> Float[Tensor, "B H T E"]:
     """The vectors turned by their positions: dimension i is paired with i + E/2."""
     first, second = heads.chunk(2, dim=-1)

@@ -28,7 +28,7 @@ def group_visibility(valid: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:
 
 def query_visibility(
     valid: Bool[Tensor, "B T"], *, n_seen: Int[Tensor, "B P"], n_queries: int
-) -> Bool[Tensor, "B T+P*K T+P*K"]:
+) -> Bool[Tensor, "B S S"]:
     """Visibility of [T history tokens | K queries of target 1 | … | K queries of target P].
 
     A history token sees the history up to itself. Query r of target p sees the valid ones among the

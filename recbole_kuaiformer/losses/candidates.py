@@ -128,9 +128,7 @@ class KnownPositives(nn.Module):
 
     keys: Tensor
 
-    def __init__(
-        self, user_ids: Int64[Tensor, " R"], item_ids: Int64[Tensor, " R"], *, n_items: int
-    ) -> None:
+    def __init__(self, user_ids: Int64[Tensor, " R"], item_ids: Int64[Tensor, " R"], *, n_items: int) -> None:
         super().__init__()
         self.n_items = n_items
         self.register_buffer("keys", (user_ids * n_items + item_ids).unique(), persistent=False)

@@ -68,9 +68,13 @@ class StreamingFrequency(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < rate <= 1 or initial_gap < 1:
-            raise ValueError(f"needs 0 < rate <= 1 <= initial_gap, got rate {rate}, initial_gap {initial_gap}")
+            raise ValueError(
+                f"needs 0 < rate <= 1 <= initial_gap, got rate {rate}, initial_gap {initial_gap}"
+            )
         if n_hashes < 1 or (n_slots is not None and n_slots < 1) or (n_slots is None and n_hashes != 1):
-            raise ValueError(f"n_hashes {n_hashes} with n_slots {n_slots}: several hashes need slots, at least one")
+            raise ValueError(
+                f"n_hashes {n_hashes} with n_slots {n_slots}: several hashes need slots, at least one"
+            )
         self.rate = rate
         width = n_slots or n_items
         self.register_buffer("slots", _hash_slots(n_items, n_hashes=n_hashes, n_slots=n_slots))

@@ -14,7 +14,7 @@ LOGQ = ("none", "both", "negatives")
 SMOOTHING_FORMS = ("paper", "uniform")
 
 
-def sampled_softmax(
+def sampled_softmax(  # noqa: PLR0913 (one softmax, and all that it may be told)
     positive_scores: Float[Tensor, " P"],
     candidate_scores: Float[Tensor, "P M"],
     *,
@@ -35,7 +35,8 @@ def sampled_softmax(
         positive_scores: score of each row's positive, already over the temperature.
         candidate_scores: scores of the columns, likewise.
         negative: True where the column is a negative of the row.
-        log_q: log probability of each column's item; None corrects nothing. positive_log_q: of the positives.
+        log_q: log probability of each column's item; None corrects nothing.
+        positive_log_q: the same of each row's positive.
         unique: the probabilities are of being among the columns at all, not of one draw.
         logq: ``none``; ``both``, s − log q everywhere (Eq. 11); ``negatives``, positive as it is and
             negatives s − log(expected count), which is n q / (1 − q_positive) for n valid negatives drawn
@@ -84,9 +85,7 @@ def _log_expected_count(
     return log_q + (n_negatives.log() - rest.log())[:, None]
 
 
-def _paper_smoothing(
-    logits: Float[Tensor, "P M1"], *, log_p: Float[Tensor, "P M1"]
-) -> Float[Tensor, " P"]:
+def _paper_smoothing(logits: Float[Tensor, "P M1"], *, log_p: Float[Tensor, "P M1"]) -> Float[Tensor, " P"]:
     """−(1/M) Σ_neg log(1 − p) without ever forming 1 − p.
 
     At most one column of a row has p > ½; there log(1 − p) is the log-sum-exp of the others less that of
@@ -104,9 +103,7 @@ def _paper_smoothing(
     return -torch.where(is_negative, log_1mp, 0.0).sum(1) / n_columns
 
 
-def _uniform_smoothing(
-    logits: Float[Tensor, "P M1"], *, log_p: Float[Tensor, "P M1"]
-) -> Float[Tensor, " P"]:
+def _uniform_smoothing(logits: Float[Tensor, "P M1"], *, log_p: Float[Tensor, "P M1"]) -> Float[Tensor, " P"]:
     """−(1/M') Σ log p over the row's valid columns, its positive among them."""
     valid = torch.isfinite(logits)
     return -torch.where(valid, log_p, 0.0).sum(1) / valid.sum(1)

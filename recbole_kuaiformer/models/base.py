@@ -39,6 +39,7 @@ class RetrievalModel(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     settings: type[Settings]
+    encoder: HistoryEncoder
 
     def __init__(self, config: Any, dataset: RetrievalDataset) -> None:
         super().__init__(config, dataset)
@@ -95,7 +96,7 @@ class RetrievalModel(SequentialRecommender):
         return CountFrequency(torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items))
 
     def _build_known_positives(self, dataset: RetrievalDataset) -> KnownPositives:
-        rows = dataset.inter_feat[LOG_ROW]
+        rows: Tensor = dataset.inter_feat[LOG_ROW]
         rows = torch.cat([torch.from_numpy(dataset.log.starts)[rows].unique(), rows])
         users, items = torch.from_numpy(dataset.log.user_ids), torch.from_numpy(dataset.log.item_ids)
         return KnownPositives(users[rows], items[rows], n_items=self.n_items)
@@ -156,6 +157,7 @@ class RetrievalModel(SequentialRecommender):
     def _softmax(
         self, interests: Tensor, *, positive_ids: Tensor, candidates: Candidates, negative: Tensor
     ) -> Tensor:
+        interests = interests / self.objective.temperature  # temperature first, then log q
         positives = self.item_vectors(positive_ids)
         to_candidates = interests.flatten(0, 1) @ self.item_vectors(candidates.item_ids).T
         return sampled_softmax(
@@ -171,9 +173,10 @@ class RetrievalModel(SequentialRecommender):
         )
 
     def _routed(self, scores: Tensor) -> Tensor:
-        """Scores [P, K, ...] → [P, ...]: over the temperature, then one score out of K (Eq. 9)."""
-        scores = scores / self.objective.temperature
-        return scores.logsumexp(1) if self.objective.interest_routing == "log_sum_exp" else scores.amax(1)
+        """Scores [P, K, ...] → [P, ...]: one score out of K (Eq. 9)."""
+        if self.objective.interest_routing == "log_sum_exp":
+            return scores.logsumexp(1)
+        return scores.max(1).values  # not amax: its gradient takes several passes over all K
 
     # ---- scoring -------------------------------------------------------------------------------------
 
