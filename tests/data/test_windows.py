@@ -1,0 +1,69 @@
+"""Windows: every target exactly once an epoch, inside its window's recent items, in any order asked for."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_kuaiformer.data.log import InteractionLog
+from recbole_kuaiformer.data.windows import Windows
+
+
+def make_log(lengths):
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    times = np.concatenate([np.arange(n, dtype=float) for n in lengths])
+    return InteractionLog.build(users, np.arange(1, len(users) + 1), timestamps=times, columns={})
+
+
+worlds = st.lists(st.integers(2, 30), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(worlds, st.integers(1, 9), st.integers(1, 7), st.integers(0, 2**16), st.data())
+def test_each_target_exactly_once_and_within_the_span(lengths, span, batch_size, seed, data):
+    log = make_log(lengths)
+    possible = np.flatnonzero(np.arange(len(log)) > log.starts)
+    keep = data.draw(st.lists(st.booleans(), min_size=len(possible), max_size=len(possible)))
+    chosen = possible[np.array(keep) | (np.arange(len(possible)) == 0)]
+    windows = Windows.cut(log, targets=chosen, span=span)
+    seen = []
+    for numbers in windows.batches(batch_size, max_length=8, rng=np.random.default_rng(seed)):
+        assert len(numbers) <= batch_size
+        targets = windows.targets(numbers, n_drawn=None, rng=None)
+        for number, row in zip(numbers, targets):
+            own = row[row >= 0]
+            assert (np.diff(own) > 0).all()
+            assert own[-1] == windows.lasts[number]
+            assert own[-1] - own[0] < span
+            assert (log.user_ids[own] == log.user_ids[own[0]]).all()
+            seen += own.tolist()
+    assert sorted(seen) == chosen.tolist()
+
+
+def test_drawn_targets_are_of_the_window_distinct_and_differ_between_epochs():
+    windows = Windows.cut(make_log([40, 9]), targets=np.r_[1:40, 41:49], span=10)
+    numbers = np.arange(len(windows))
+    every = windows.targets(numbers, n_drawn=None, rng=None)
+    draws = [windows.targets(numbers, n_drawn=3, rng=np.random.default_rng(seed)) for seed in (0, 1)]
+    for drawn in draws:
+        for row, full in zip(drawn, every):
+            own = row[row >= 0]
+            assert len(own) == min(3, (full >= 0).sum()) == len(set(own))
+            assert set(own) <= set(full)
+    assert not np.array_equal(*draws)
+
+
+def test_an_epochs_order_depends_on_the_generator_alone():
+    windows = Windows.cut(make_log([30] * 20), targets=np.flatnonzero(np.arange(600) % 30), span=5)
+
+    def order(seed):
+        return np.concatenate([*windows.batches(4, max_length=50, rng=np.random.default_rng(seed))]).tolist()
+
+    assert order(3) == order(3) != order(4)
+
+
+def test_a_first_interaction_cannot_be_a_target():
+    with pytest.raises(ValueError, match="first interaction"):
+        Windows.cut(make_log([3]), targets=np.array([0, 1]), span=2)
+    with pytest.raises(ValueError, match="no interaction that has a history"):
+        Windows.cut(make_log([3]), targets=np.array([], dtype=int), span=2)

@@ -1,0 +1,156 @@
+"""What every model of the plugin keeps: one contract for all entries of MODELS."""
+
+import numpy as np
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.data.interaction import Interaction
+from recbole.quick_start import run_recbole
+from recbole.utils import get_model, init_seed
+
+import recbole_kuaiformer
+from recbole_kuaiformer.plugin import MODELS
+from tests import worlds
+
+
+@pytest.fixture(params=sorted(MODELS))
+def model_name(request):
+    return request.param
+
+
+def build(model_name, data_path, dataset="cyclic", **more):
+    config = Config(model_name, dataset, config_dict=worlds.small(data_path, dataset, **more))
+    init_seed(config["seed"], config["reproducibility"])
+    train, valid, test = data_preparation(config, create_dataset(config))
+    return get_model(model_name)(config, train.dataset).to(config["device"]), train, valid, test
+
+
+@pytest.fixture
+def cyclic(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    return worlds.cyclic(tmp_path / "data")
+
+
+OBJECTIVES = [
+    {"negatives": negatives, "logq": logq, "smoothing_form": form, "label_smoothing": 0.1}
+    for negatives in ("in_batch", "uniform", "mixed", "all")
+    for logq in ("none", "both", "negatives")
+    for form in ("paper", "uniform")
+] + [
+    {"negatives": "in_batch", "deduplicate_candidates": True},
+    {"negatives": "in_batch", "item_frequency": "streaming"},
+    {"negatives": "mixed", "item_frequency": "streaming", "streaming_slots": 50, "streaming_hashes": 2},
+    {"negatives": "all", "mask_known_positives": True, "interest_routing": "log_sum_exp"},
+    {"negatives": "all", "similarity": "dot", "temperature": 1.0, "query_init": "recent"},
+    {"negatives": "all", "targets_per_window": 2},
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: "-".join(map(str, o.values())))
+def test_every_objective_gives_a_finite_loss_and_reaches_every_parameter(model_name, cyclic, objective):
+    model, train, _, _ = build(model_name, cyclic, n_negatives=9, **objective)
+    model.train()
+    longest = max(train, key=lambda batch: int(batch["item_length"].max()))  # reaches into the groups
+    loss = model.calculate_loss(longest)
+    loss.backward()
+    assert torch.isfinite(loss)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_learns_the_cycle_and_beats_popularity(model_name, cyclic):
+    config = worlds.small(cyclic, "cyclic", epochs=15)
+    result = run_recbole(model=model_name, dataset="cyclic", config_dict=config)["test_result"]
+    pop = run_recbole(model="Pop", dataset="cyclic", config_dict=_of_recbole(config))["test_result"]
+    assert result["recall@5"] > 0.95
+    assert result["recall@5"] > pop["recall@5"] + 0.3
+
+
+def _of_recbole(config):
+    keys = ("data_path", "dataset", "show_progress", "state", "seed", "topk", "valid_metric", "epochs")
+    leave_one_out = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}
+    load_col = {"inter": ["user_id", "item_id", "timestamp"]}
+    return {**{key: config[key] for key in keys}, "eval_args": leave_one_out, "load_col": load_col}
+
+
+def test_predict_and_full_sort_predict_agree_and_evaluation_repeats_itself(model_name, cyclic):
+    model, _, valid, _ = build(model_name, cyclic)
+    model.eval()
+    batch = valid.dataset[torch.arange(20)]
+    scores = model.full_sort_predict(batch)
+    assert scores.shape == (20, model.n_items)
+    torch.testing.assert_close(scores[torch.arange(20), batch["item_id"]], model.predict(batch))
+    torch.testing.assert_close(model.full_sort_predict(batch), scores, rtol=0, atol=0)
+
+
+def test_score_is_the_best_of_the_interests(model_name, cyclic):
+    """Eq. 9, by loops."""
+    model, _, valid, _ = build(model_name, cyclic)
+    model.eval()
+    batch = valid.dataset[torch.arange(3)]
+    with torch.no_grad():
+        interests, items = model.interests(batch)[:, 0], model.item_vectors()
+        scores = model.full_sort_predict(batch)
+    for b in range(3):
+        for item in range(1, model.n_items):
+            best = max(float(interests[b, r] @ items[item]) for r in range(interests.shape[1]))
+            assert abs(best - float(scores[b, item])) < 1e-5
+
+
+def test_ranks_a_hand_made_history_of_any_length(model_name, cyclic):
+    """RecBole's way of asking for a user it never saw; a history longer than the layout keeps its newest."""
+    model, _, _, _ = build(model_name, cyclic)
+    model.eval()
+    long = torch.randint(1, model.n_items, (1, 40))
+    kept = long[:, -16:]
+    padded = torch.cat([kept, torch.zeros(1, 24, dtype=torch.long)], dim=1)
+    with torch.no_grad():
+        scores = [
+            model.full_sort_predict(Interaction({"item_id_list": ids, "item_length": torch.tensor([n])}))
+            for ids, n in ((long, 40), (kept, 16), (padded, 16))
+        ]
+        empty = model.full_sort_predict(
+            Interaction({"item_id_list": torch.zeros(1, 4, dtype=torch.long), "item_length": torch.tensor([0])})
+        )
+    torch.testing.assert_close(scores[0], scores[1])
+    torch.testing.assert_close(scores[2], scores[1])
+    assert torch.isfinite(empty).all()
+
+
+@pytest.mark.parametrize("mode", ["full", "uni50"])
+def test_sampled_evaluation_works_too(model_name, cyclic, mode):
+    config = worlds.small(cyclic, "cyclic", epochs=1, eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode})
+    result = run_recbole(model=model_name, dataset="cyclic", config_dict=config)
+    assert np.isfinite([*result["test_result"].values()]).all()
+
+
+def test_two_planted_interests_are_both_found(model_name, tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    path = worlds.two_interests(tmp_path / "data")
+    config = worlds.small(path, "twofold", epochs=12, hidden_size=32, n_layers=2, learning_rate=0.003)
+    config = Config(model_name, "twofold", config_dict=config)
+    init_seed(3, True)
+    train, valid, test = data_preparation(config, create_dataset(config))
+    model = get_model(model_name)(config, train.dataset)
+    trainer = getattr(recbole_kuaiformer.plugin.recbole.trainer, f"{model_name}Trainer")(config, model)
+    trainer.fit(train, valid, saved=False)
+    model.eval()
+    dataset = test.dataset
+    batch = dataset[torch.arange(len(dataset))]
+    with torch.no_grad():
+        scores = model.full_sort_predict(batch)
+        scores[:, 0] = -torch.inf
+    top = dataset.id2token("item_id", scores.topk(4).indices)
+    both = 0
+    for row, (history, n) in enumerate(zip(batch["item_id_list"], batch["item_length"])):
+        tokens = [*dataset.id2token("item_id", history[:n])]
+        ahead = set()
+        for cycle in "ab":
+            places = [int(token[1:]) for token in tokens if token[0] == cycle]
+            if places:
+                ahead.add(f"{cycle}{(places[-1] + 1) % 12}")
+        both += ahead <= set(top[row])
+    assert both / len(dataset) > 0.9

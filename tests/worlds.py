@@ -1,0 +1,73 @@
+"""Small generated datasets whose right answer is known, as RecBole atomic files."""
+
+import sys
+
+import numpy as np
+
+
+def write(folder, name, rows, *, header="user_id:token\titem_id:token\ttimestamp:float", items=None):
+    """Write rows (tuples) as <folder>/<name>/<name>.inter, and items as .item; returns the data_path."""
+    (folder / name).mkdir(parents=True)
+    lines = [header, *("\t".join(map(str, row)) for row in rows)]
+    (folder / name / f"{name}.inter").write_text("\n".join(lines) + "\n")
+    if items is not None:
+        (folder / name / f"{name}.item").write_text("\n".join(items) + "\n")
+    return str(folder)
+
+
+def cyclic(folder, *, n_users=60, n_items=17, length=20, name="cyclic"):
+    """Next item = item + 1, around the catalogue."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(n_users):
+        start = int(rng.integers(n_items))
+        rows += [(f"u{user}", f"i{(start + t) % n_items}", 1_700_000_000 + 60 * t) for t in range(length)]
+    return write(folder, name, rows)
+
+
+def two_interests(folder, *, n_users=300, per_cycle=12, length=24, name="twofold"):
+    """Each user follows two cycles at once and goes on in either, by the toss of a coin.
+
+    Items a0…a11 and b0…b11; the next item continues the a-cycle or the b-cycle. Both continuations are
+    right, so a retriever should have both among its first few.
+    """
+    rng = np.random.default_rng(1)
+    rows = []
+    for user in range(n_users):
+        at = {"a": int(rng.integers(per_cycle)), "b": int(rng.integers(per_cycle))}
+        for t in range(length):
+            cycle = "ab"[int(rng.integers(2))]
+            at[cycle] = (at[cycle] + 1) % per_cycle
+            rows.append((f"u{user}", f"{cycle}{at[cycle]}", 1_700_000_000 + 60 * t))
+    return write(folder, name, rows)
+
+
+def small(data_path, name, **more):
+    """A configuration small enough for seconds."""
+    return {
+        "data_path": data_path,
+        "dataset": name,
+        "show_progress": False,
+        "state": "WARNING",
+        "seed": 7,
+        "hidden_size": 16,
+        "n_layers": 1,
+        "n_interests": 2,
+        "MAX_ITEM_LIST_LENGTH": 16,
+        "compression_groups": [4, 4],
+        "recent_length": 8,
+        "window_targets": 4,
+        "hidden_dropout_prob": 0.0,
+        "train_batch_size": 256,
+        "learning_rate": 0.01,
+        "topk": [5, 10],
+        "valid_metric": "NDCG@10",
+        "epochs": 3,
+        **more,
+    }
+
+
+def at_home(monkeypatch, folder):
+    """RecBole writes into the working directory and parses the process's arguments."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["pytest"])
