@@ -15,7 +15,7 @@ def write(folder, name, rows, *, header="user_id:token\titem_id:token\ttimestamp
     return str(folder)
 
 
-def cyclic(folder, *, n_users=60, n_items=17, length=20, name="cyclic"):
+def cyclic(folder, *, n_users=120, n_items=37, length=20, name="cyclic"):
     """Next item = item + 1, around the catalogue."""
     rng = np.random.default_rng(0)
     rows = []
