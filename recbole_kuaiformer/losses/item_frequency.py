@@ -10,9 +10,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-_PRIME = 2_147_483_647  # of the hash functions (a · id + b) mod prime mod slots
-
-
 class CountFrequency(nn.Module):
     """q by counts of the training split.
 
@@ -111,11 +108,10 @@ class StreamingFrequency(nn.Module):
 
 
 def _hash_slots(n_items: int, *, n_hashes: int, n_slots: int | None) -> Int64[Tensor, "m N"]:
-    ids = torch.arange(n_items)
     if n_slots is None:
-        return ids[None]
-    factors = torch.randint(1, _PRIME, (n_hashes, 2))
-    return (factors[:, :1] * ids + factors[:, 1:]) % _PRIME % n_slots
+        return torch.arange(n_items)[None]
+    # A drawn table is an ideal hash function, and no larger than what caching a computed one would be.
+    return torch.randint(n_slots, (n_hashes, n_items))
 
 
 def _of_all_ranks(item_ids: Int64[Tensor, " P"]) -> Int64[Tensor, " Q"]:

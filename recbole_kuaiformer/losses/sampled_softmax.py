@@ -79,7 +79,7 @@ def _log_expected_count(
     """Log of how often each column's item is expected among the row's negatives."""
     if unique:
         return log_q[None]
-    n_negatives = negative.sum(1).clamp(min=1)
+    n_negatives = negative.sum(1).clamp(min=1).to(log_q.dtype)
     # A positive that is nearly all of the distribution leaves 1 − q no digits: eps is what is left.
     rest = (-torch.expm1(positive_log_q)).clamp(min=torch.finfo(log_q.dtype).eps)
     return log_q + (n_negatives.log() - rest.log())[:, None]

@@ -1,0 +1,44 @@
+"""Import directions: lower layers know nothing of higher ones, and RecBole is met at the edge only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import recbole_kuaiformer
+
+ROOT = Path(recbole_kuaiformer.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MAY_IMPORT = {
+    "layers": {"layers"},
+    "losses": {"losses"},
+    "encoders": {"encoders", "layers"},
+    "data": {"data", "config"},
+    "models": {"models", "config", "encoders", "losses", "data"},
+    "evaluation": {"evaluation", "config", "checkpoint"},
+    "config": set(),
+    "compat": set(),
+    "checkpoint": set(),
+}
+RECBOLE_IN = {"models", "evaluation", "data/dataset", "plugin", "compat", "checkpoint", "quick_start"}
+
+
+def imports_of(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from ([f"{node.module}.{name.name}" for name in node.names])
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_downwards(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    for name in imports_of(file):
+        top, *rest = name.split(".")
+        if top == "recbole_kuaiformer" and rest and parts[0] in MAY_IMPORT:
+            assert rest[0] in MAY_IMPORT[parts[0]], name
+        if top == "recbole":
+            assert parts[0] in RECBOLE_IN or "/".join(parts) in RECBOLE_IN, name
+        assert not name.startswith("faiss"), name

@@ -1,0 +1,37 @@
+"""properties/: every key of a Settings class is given, commented, and read by somebody."""
+
+import re
+
+import pytest
+import yaml
+
+from recbole_kuaiformer import config
+from recbole_kuaiformer.plugin import MODELS, properties_folder
+
+RECBOLE_KEYS = {
+    "load_col", "train_neg_sample_args", "eval_batch_size", "topk", "metrics", "valid_metric", "stopping_step",
+    "MAX_ITEM_LIST_LENGTH", "train_batch_size", "normalize_all", "learning_rate", "epochs", "weight_decay",
+}  # fmt: skip
+GROUPS = (
+    config.WindowSettings, config.AttributeSettings, config.ObjectiveSettings, config.KuaiFormerSettings,
+    config.TrainingSettings,
+)  # fmt: skip
+OURS = {key for group in GROUPS for key in group.keys()} | {"extra_keys"}  # noqa: SIM118
+FILES = sorted(properties_folder().rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_key_is_known_and_commented(file):
+    text = file.read_text()
+    for key in yaml.safe_load(text):
+        assert key in OURS | RECBOLE_KEYS, key
+        assert re.search(rf"^{key}:.*#", text, re.MULTILINE), f"{key} has no comment"
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_overall_and_model_together_give_every_key(model):
+    folder = properties_folder()
+    given = set()
+    for file in (folder / "overall.yaml", folder / "model" / f"{model}.yaml"):
+        given |= set(yaml.safe_load(file.read_text()))
+    assert OURS <= given
