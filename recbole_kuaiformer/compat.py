@@ -151,7 +151,7 @@ def torch_load_refuses_configs() -> None:
         return loaded
 
     load._for_recbole = True  # type: ignore[attr-defined]
-    torch.load = load  # type: ignore[assignment]
+    torch.load = load
 
 
 def _load_for_recbole(original: Callable[..., Any], f: Any, *args: Any, **kwargs: Any) -> Any:
@@ -164,19 +164,17 @@ def _load_for_recbole(original: Callable[..., Any], f: Any, *args: Any, **kwargs
         raise
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise ValueError(
-            f"{f}: not a readable checkpoint (cut off, corrupt, or no checkpoint at all); train again or name "
-            "another file"
+            f"{f}: not a readable checkpoint (cut off, corrupt, or no checkpoint at all); "
+            "train again or name another file"
         ) from error
 
 
 def pandas_agg_len() -> None:
-    """ "Length of values (1) does not match": in pandas 3 Series.agg(len) is the length of the series.
+    """Error "Length of values (1) does not match": in pandas 3 Series.agg(len) is the length of the series.
 
     RecBole's modules get a ``len`` of their own, which maps over a series of lists.
     """
-    if pd.Series([[1, 2], [3]]).agg(len) is not None and not isinstance(
-        pd.Series([[1], [2]]).agg(len), pd.Series
-    ):
+    if not isinstance(pd.Series([[1], [2]]).agg(len), pd.Series):
         for name in ("dataset", "kg_dataset", "sequential_dataset"):
             module = importlib.import_module(f"recbole.data.dataset.{name}")
             module.len = _len  # type: ignore[attr-defined]
@@ -206,7 +204,7 @@ def pandas_fillna_inplace() -> None:
     Missing values are filled by assignment before RecBole's own lines see them. Files are read by pandas'
     C parser where the separator is one character: the Python parser RecBole asks for is 12 times slower.
     """
-    module = importlib.import_module("recbole.data.dataset.dataset")
+    module: Any = importlib.import_module("recbole.data.dataset.dataset")
     if isinstance(module.pd, _Overlay):
         return
     module.pd = _Overlay(pd, read_csv=_read_csv)
@@ -227,7 +225,7 @@ def pandas_fillna_inplace() -> None:
     module.Dataset._fill_nan = fill_nan
 
 
-def _read_csv(filepath: Any, *, delimiter: str, engine: str, **kwargs: Any) -> pd.DataFrame:
+def _read_csv(filepath: Any, *, delimiter: str, engine: Any, **kwargs: Any) -> Any:
     if len(delimiter) == 1:
         frame = pd.read_csv(filepath, delimiter=delimiter, engine="c", float_precision="round_trip", **kwargs)
     else:
@@ -249,7 +247,7 @@ def scipy_dok_update() -> None:
 
 
 def collector_cpu_of_int() -> None:
-    """ "'int' has no attribute 'cpu'" with ItemCoverage, GiniIndex …: only tensors have it (RecBole #2131)."""
+    """Error "'int' has no attribute 'cpu'" with ItemCoverage, GiniIndex …: only tensors have one."""
     module = importlib.import_module("recbole.evaluator.collector")
     original = module.Collector.get_data_struct
     if hasattr(original, "__wrapped__"):
@@ -268,8 +266,8 @@ def collector_cpu_of_int() -> None:
 
 
 def hyperopt_random_state() -> None:
-    """ "'RandomState' has no attribute 'integers'": hyperopt ≥ 0.2.7 wants numpy's Generator."""
-    module = importlib.import_module("recbole.trainer.hyper_tuning")
+    """Error "'RandomState' has no attribute 'integers'": hyperopt ≥ 0.2.7 wants numpy's Generator."""
+    module: Any = importlib.import_module("recbole.trainer.hyper_tuning")
     if not isinstance(module.np, _Overlay):
         module.np = _Overlay(np, random=_Overlay(np.random, RandomState=np.random.default_rng))
 

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "layers": {"layers"},
     "losses": {"losses"},
     "encoders": {"encoders", "layers"},
-    "data": {"data", "config"},
+    "data": {"data", "config", "compat"},
     "models": {"models", "config", "encoders", "losses", "data"},
     "evaluation": {"evaluation", "config", "checkpoint"},
     "config": set(),

@@ -18,11 +18,17 @@ from tests import worlds
         ({"temperature": "warm"}, "temperature: must be float, got 'warm'"),
         ({"n_heads": 3}, "n_heads: must be a divisor of hidden_size"),
         ({"n_layers": True}, "n_layers: must be int, got True"),
-        ({"compression_groups": [4], "recent_length": 8}, r"\[4\] and recent_length 8 add up to 12 items, but MAX_ITEM"),
+        (
+            {"compression_groups": [4], "recent_length": 8},
+            r"\[4\] and recent_length 8 add up to 12 items, but MAX_ITEM",
+        ),
         ({"compression_groups": [4, 0]}, "compression_groups: must be sizes of at least 1"),
         ({"recent_length": 2, "compression_groups": [7, 7]}, "window_targets: 4 targets of a window"),
         ({"negatives": "in_bach"}, r"negatives: 'in_bach' is not known \(did you mean 'in_batch'\?\)"),
-        ({"deduplicate_candidates": True, "negatives": "all"}, "deduplicate_candidates: needs negatives: in_batch"),
+        (
+            {"deduplicate_candidates": True, "negatives": "all"},
+            "deduplicate_candidates: needs negatives: in_batch",
+        ),
         ({"label_smoothing": 1.0}, r"label_smoothing: must be in \[0, 1\)"),
         ({"streaming_hashes": 2}, "streaming_hashes: several hash functions need streaming_slots"),
         ({"attributes": {"x": {"bukets": 3}}}, r"attributes: x: 'bukets' is not known"),
@@ -48,7 +54,9 @@ def test_keys_of_ones_own_pass_when_named(tmp_path, monkeypatch):
 
 def test_precedence_is_command_line_dict_file_dataset_model_overall(tmp_path, monkeypatch):
     worlds.at_home(monkeypatch, tmp_path)
-    (tmp_path / "mine.yaml").write_text("n_layers: 3\nn_heads: 1\ndropout_test: 1\n".replace("dropout_test: 1\n", ""))
+    (tmp_path / "mine.yaml").write_text(
+        "n_layers: 3\nn_heads: 1\ndropout_test: 1\n".replace("dropout_test: 1\n", "")
+    )
     monkeypatch.setattr("sys.argv", ["x", "--n_layers=7"])
     config = Config(
         "KuaiFormer", "ml-1m", config_file_list=["mine.yaml"], config_dict={"n_layers": 5, "n_heads": 4}

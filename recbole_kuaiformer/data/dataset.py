@@ -17,8 +17,9 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_kuaiformer.compat import notice_other_order
 from recbole_kuaiformer.config import AttributeSettings, WindowSettings
-from recbole_kuaiformer.data.log import IntArray, InteractionLog
+from recbole_kuaiformer.data.log import IntArray, InteractionLog, time_order
 from recbole_kuaiformer.data.windows import Windows
 
 LOG_ROW = "log_row"  # column of inter_feat: the interaction's row in the log
@@ -172,7 +173,9 @@ class RetrievalDataset(SequentialDataset):
 
     def _in_time_order(self, feat: pd.DataFrame) -> pd.DataFrame:
         times = self._raw_floats["inter_feat", self.time_field]
-        order = np.lexsort((times, feat[self.uid_field].to_numpy()))
+        users = feat[self.uid_field].to_numpy()
+        order = time_order(users, times)
+        notice_other_order(self, users=users, times=times, order=order)
         for key in [key for key in self._raw_floats if key[0] == "inter_feat"]:
             self._raw_floats[key] = self._raw_floats[key][order]
         return feat.iloc[order].reset_index(drop=True)

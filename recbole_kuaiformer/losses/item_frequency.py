@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+
 class CountFrequency(nn.Module):
     """q by counts of the training split.
 

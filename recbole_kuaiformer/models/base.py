@@ -57,7 +57,7 @@ class RetrievalModel(SequentialRecommender):
             target_attributes=settings.target_attributes,
         )
         self.encoder = self.build_encoder(config)
-        self.frequency = self._build_frequency(dataset)
+        self.frequency: CountFrequency | StreamingFrequency = self._build_frequency(dataset)
         self.known_positives = (
             self._build_known_positives(dataset) if self.objective.mask_known_positives else None
         )
@@ -83,7 +83,7 @@ class RetrievalModel(SequentialRecommender):
         """The encoder that the configuration asks for; must be a ``torch.nn.Module``."""
         raise NotImplementedError
 
-    def _build_frequency(self, dataset: RetrievalDataset) -> nn.Module:
+    def _build_frequency(self, dataset: RetrievalDataset) -> CountFrequency | StreamingFrequency:
         objective = self.objective
         if objective.item_frequency == "streaming":
             return StreamingFrequency(

@@ -29,7 +29,14 @@ def make_world(tmp_path, monkeypatch, *, first_second):
             watch = "" if rng.random() < 0.3 else round(float(rng.random() * 60), 3)
             tags = " ".join(f"t{n}" for n in rng.integers(0, 5, rng.integers(0, 3)))
             rows.append(
-                (f"u{user}", f"i{rng.integers(40)}", first_second + int(rng.integers(200)), watch, tags, f"x{rng.integers(3)}")
+                (
+                    f"u{user}",
+                    f"i{rng.integers(40)}",
+                    first_second + int(rng.integers(200)),
+                    watch,
+                    tags,
+                    f"x{rng.integers(3)}",
+                )
             )
     items = ["item_id:token\tduration:float\tauthor:token"]
     items += [f"i{n}\t{'' if n % 4 == 0 else n * 1.5}\ta{n % 7}" for n in range(40)]
@@ -109,7 +116,8 @@ def test_attributes_come_raw_with_gaps_in_seconds_and_nan_where_missing(world):
     assert np.nanmax(watch) > 2, "normalised to [0, 1]"
     np.testing.assert_array_equal(gap[:, 0][rows[:, 0] >= 0], log.time_gaps(rows[:, 0][rows[:, 0] >= 0]))
     np.testing.assert_allclose(
-        gap[:, 1:][rows[:, 1:] >= 0], (log.timestamps[rows][:, 1:] - log.timestamps[rows][:, :-1])[rows[:, 1:] >= 0]
+        gap[:, 1:][rows[:, 1:] >= 0],
+        (log.timestamps[rows][:, 1:] - log.timestamps[rows][:, :-1])[rows[:, 1:] >= 0],
     )
     assert batch["tags_list"].shape[:2] == watch.shape
     raw = dataset.raw_floats("duration")
@@ -123,7 +131,11 @@ def test_training_batches_hold_each_training_target_once_and_nothing_later(world
     dataset = train.dataset
     expected = sorted(zip(dataset.inter_feat["user_id"].tolist(), dataset.inter_feat["item_id"].tolist()))
     seen = []
-    held_out = {(u, i) for d in (valid, test) for u, i in zip(d.dataset.inter_feat["user_id"].tolist(), d.dataset.inter_feat["item_id"].tolist())}
+    held_out = {
+        (u, i)
+        for d in (valid, test)
+        for u, i in zip(d.dataset.inter_feat["user_id"].tolist(), d.dataset.inter_feat["item_id"].tolist())
+    }
     log = dataset.log
     trained_rows = set(dataset.inter_feat["log_row"].tolist())
     last = {int(log.user_ids[row]): row for row in sorted(trained_rows)}
@@ -170,10 +182,22 @@ def test_inter_matrix_holds_every_interaction_of_the_split(world):
         ([("u", "i")], "user_id:token\titem_id:token", r"bad\.inter: no column 'timestamp' \(TIME_FIELD\)"),
         ([], "", r"bad\.inter: the file is empty"),
         ([], "user_id:token\titem_id:token\ttimestamp:float", r"bad\.inter: the file is empty"),
-        ([("u", "i", 1)], "user_id:token\titem_id:token\ttimestamp:token", "must be of type float, not token"),
+        (
+            [("u", "i", 1)],
+            "user_id:token\titem_id:token\ttimestamp:token",
+            "must be of type float, not token",
+        ),
         ([("u", "i", 1)], "user_id\titem_id:token\ttimestamp:float", "'user_id' of type ''"),
-        ([("u", "i", 1), ("u", "j", "")], "user_id:token\titem_id:token\ttimestamp:float", "1 interactions have no"),
-        ([("u", "i", 1), ("v", "j", 2)], "user_id:token\titem_id:token\ttimestamp:float", "nothing to predict"),
+        (
+            [("u", "i", 1), ("u", "j", "")],
+            "user_id:token\titem_id:token\ttimestamp:float",
+            "1 interactions have no",
+        ),
+        (
+            [("u", "i", 1), ("v", "j", 2)],
+            "user_id:token\titem_id:token\ttimestamp:float",
+            "nothing to predict",
+        ),
     ],
 )
 def test_bad_files_are_named(tmp_path, monkeypatch, rows, header, message):

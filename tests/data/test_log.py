@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from recbole_kuaiformer.data.log import InteractionLog
 
 rows = st.lists(
-    st.tuples(st.integers(0, 4), st.integers(1, 9), st.sampled_from([0.0, 0.5, 1.0, 978300760.0, 978300761.0])),
+    st.tuples(
+        st.integers(0, 4), st.integers(1, 9), st.sampled_from([0.0, 0.5, 1.0, 978300760.0, 978300761.0])
+    ),
     min_size=1,
     max_size=40,
 )

@@ -151,7 +151,9 @@ def test_a_history_that_does_not_fit_is_refused():
 
 @settings(max_examples=50, deadline=None)
 @given(
-    groups=st.lists(st.integers(1, 9), max_size=5).map(tuple), recent=st.integers(1, 9), longest=st.integers(1, 60)
+    groups=st.lists(st.integers(1, 9), max_size=5).map(tuple),
+    recent=st.integers(1, 9),
+    longest=st.integers(1, 60),
 )
 def test_a_layout_cut_short_keeps_the_newest_items(groups, recent, longest):
     cut, cut_recent = fit_layout(groups, recent_length=recent, max_length=longest)

@@ -78,7 +78,9 @@ def test_a_finished_run_is_not_trained_further_and_more_epochs_are(path):
 def test_checkpoints_load_with_the_safe_loader_and_through_recbole(path):
     config = worlds.small(path, "cyclic", epochs=2, save_dataset=True, save_dataloaders=True)
     result = run_recbole(model="KuaiFormer", dataset="cyclic", config_dict=config)
-    (file,) = [f for f in sorted(__import__("pathlib").Path("saved").glob("KuaiFormer*.pth")) if "last" not in f.name]
+    (file,) = [
+        f for f in sorted(__import__("pathlib").Path("saved").glob("KuaiFormer*.pth")) if "last" not in f.name
+    ]
     state = torch.load(file, weights_only=True)
     assert state["format"] == checkpoint.FORMAT
     config, model, _, _, _, test = load_data_and_model(str(file))

@@ -12,7 +12,13 @@ from recbole_kuaiformer.layers.visibility import causal_visibility, group_visibi
 def test_query_visibility_entry_by_entry(data):
     n_rows, n_tokens, n_targets, n_queries = (data.draw(st.integers(1, high)) for high in (3, 6, 4, 3))
     valid = torch.tensor(
-        data.draw(st.lists(st.lists(st.booleans(), min_size=n_tokens, max_size=n_tokens), min_size=n_rows, max_size=n_rows))
+        data.draw(
+            st.lists(
+                st.lists(st.booleans(), min_size=n_tokens, max_size=n_tokens),
+                min_size=n_rows,
+                max_size=n_rows,
+            )
+        )
     )
     n_seen = torch.tensor(
         data.draw(

@@ -39,7 +39,9 @@ class TestContract:
         for _ in range(repeats):
             candidates = draw(name, torch.multinomial(Q, P, replacement=True))
             ids = candidates.item_ids
-            weights = torch.ones(len(ids)) if candidates.log_q is None else 1 / (len(ids) * candidates.log_q.exp())
+            weights = (
+                torch.ones(len(ids)) if candidates.log_q is None else 1 / (len(ids) * candidates.log_q.exp())
+            )
             total += float((scores[ids] * weights).sum()) / repeats
         assert abs(total / float(scores[1:].sum()) - 1) < 0.05
 

@@ -47,7 +47,9 @@ def test_error_after_10_000_steps(rate, n_hashes, n_slots, published):
         n_items + 1, rate=rate, initial_gap=100.0, n_hashes=n_hashes, n_slots=n_slots
     )
     for _ in range(20):
-        keys = q.log() - torch.rand(500, n_items).log().neg().log()  # Gumbel: top 128 is a draw without repeats
+        keys = (
+            q.log() - torch.rand(500, n_items).log().neg().log()
+        )  # Gumbel: top 128 is a draw without repeats
         for ids in keys.topk(batch, dim=1).indices + 1:
             frequency.observe(ids)
     error = float((frequency.inclusion_probability()[1:] - batch * q).abs().sum()) / (2 * batch)

@@ -24,7 +24,13 @@ def example(seed, *, scale=3.0):
 
 
 def loss_of(positive, scores, negative, log_q, positive_log_q, **options):
-    settings_ = {"unique": False, "logq": "none", "label_smoothing": 0.0, "smoothing_form": "paper", **options}
+    settings_ = {
+        "unique": False,
+        "logq": "none",
+        "label_smoothing": 0.0,
+        "smoothing_form": "paper",
+        **options,
+    }
     return sampled_softmax(
         positive, scores, negative=negative, log_q=log_q, positive_log_q=positive_log_q, **settings_
     )
@@ -34,7 +40,11 @@ def loss_of(positive, scores, negative, log_q, positive_log_q, **options):
 @pytest.mark.parametrize("form", SMOOTHING_FORMS)
 @pytest.mark.parametrize("unique", [False, True])
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.1, 0.7]), scale=st.sampled_from([0.1, 3.0, 30.0]))
+@given(
+    seed=st.integers(0, 10**6),
+    alpha=st.sampled_from([0.0, 0.1, 0.7]),
+    scale=st.sampled_from([0.1, 3.0, 30.0]),
+)
 def test_equals_the_double_loop(logq, form, unique, seed, alpha, scale):
     positive, scores, negative, log_q, positive_log_q = example(seed, scale=scale)
     got = loss_of(
@@ -43,7 +53,8 @@ def test_equals_the_double_loop(logq, form, unique, seed, alpha, scale):
     )  # fmt: skip
     rows = [
         row_loss(
-            float(positive[i]), scores[i].tolist(), negative[i].tolist(), log_q.tolist(), float(positive_log_q[i]),
+            float(positive[i]), scores[i].tolist(), negative[i].tolist(), log_q.tolist(),
+            float(positive_log_q[i]),
             unique=unique, logq=logq, alpha=alpha, form=form,
         )
         for i in range(P)
@@ -98,7 +109,9 @@ def test_masked_columns_get_no_gradient_and_a_row_without_negatives_costs_nothin
         assert (scores.grad[~negative] == 0).all()
         assert (scores.grad[negative] != 0).all()
         assert positive.grad[0] == 0
-        alone = loss_of(positive[1:], scores[1:], negative[1:], None, None, label_smoothing=0.1, smoothing_form=form)
+        alone = loss_of(
+            positive[1:], scores[1:], negative[1:], None, None, label_smoothing=0.1, smoothing_form=form
+        )
         torch.testing.assert_close(loss, alone / 2)
 
 
@@ -136,7 +149,7 @@ def test_unknown_names_and_empty_batches_are_refused():
 
 
 def test_only_the_corrected_correction_has_the_gradient_of_the_full_softmax():
-    """arXiv 2507.09331 by Monte Carlo: 200 items, q Zipf, 128 in-batch draws, a positive of model probability ½.
+    """arXiv 2507.09331 by Monte Carlo: 200 items, q Zipf, 128 in-batch draws, p(positive) = ½.
 
     The positive is the second most popular item. Mean gradient over the draws, as a vector over items,
     against that of the full softmax: relative error about .4 to .5 (none), .8 (both), .01 to .02 (negatives).

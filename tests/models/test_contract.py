@@ -113,7 +113,9 @@ def test_ranks_a_hand_made_history_of_any_length(model_name, cyclic):
             for ids, n in ((long, 40), (kept, 16), (padded, 16))
         ]
         empty = model.full_sort_predict(
-            Interaction({"item_id_list": torch.zeros(1, 4, dtype=torch.long), "item_length": torch.tensor([0])})
+            Interaction(
+                {"item_id_list": torch.zeros(1, 4, dtype=torch.long), "item_length": torch.tensor([0])}
+            )
         )
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[2], scores[1])
@@ -122,7 +124,12 @@ def test_ranks_a_hand_made_history_of_any_length(model_name, cyclic):
 
 @pytest.mark.parametrize("mode", ["full", "uni50"])
 def test_sampled_evaluation_works_too(model_name, cyclic, mode):
-    config = worlds.small(cyclic, "cyclic", epochs=1, eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode})
+    config = worlds.small(
+        cyclic,
+        "cyclic",
+        epochs=1,
+        eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode},
+    )
     result = run_recbole(model=model_name, dataset="cyclic", config_dict=config)
     assert np.isfinite([*result["test_result"].values()]).all()
 

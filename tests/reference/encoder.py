@@ -54,7 +54,12 @@ def block(rows, positions, sees, state, n_heads):
     """Eq. 6: pre-norm attention and SwiGLU, each with a residual."""
     normed = [layer_norm_rms(row, state["attention_norm.weight"]) for row in rows]
     mixed = attention(
-        normed, positions, sees, state["attention.query_key_value.weight"], state["attention.output.weight"], n_heads
+        normed,
+        positions,
+        sees,
+        state["attention.query_key_value.weight"],
+        state["attention.output.weight"],
+        n_heads,
     )
     rows = [row + add for row, add in zip(rows, mixed)]
     if "feed_forward.0.weight" not in state:

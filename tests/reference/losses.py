@@ -10,9 +10,7 @@ def row_loss(positive, scores, negative, log_q, positive_log_q, *, unique, logq,
     for s, is_negative, lq in zip(scores, negative, log_q):
         if not is_negative:
             continue
-        if logq == "both":
-            kept.append(s - lq)
-        elif logq == "negatives" and unique:
+        if logq == "both" or (logq == "negatives" and unique):
             kept.append(s - lq)
         elif logq == "negatives":
             kept.append(s - math.log(n * math.exp(lq) / (1 - math.exp(positive_log_q))))
