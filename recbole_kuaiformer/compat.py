@@ -6,6 +6,7 @@ Each function is named after the defect, says symptom and cause, and acts only w
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pickle
 import sys
 import types
@@ -36,6 +37,7 @@ def apply() -> None:
     check_version()
     outdated_calls_warn()
     numpy_aliases()
+    kmeans_is_not_installed()
     anomaly_detection_left_on()
     ray_does_not_import()
     torch_load_refuses_configs()
@@ -78,6 +80,26 @@ def numpy_aliases() -> None:
     for name, value in aliases.items():
         if name not in np.__dict__:  # hasattr would warn about each
             setattr(np, name, value)
+
+
+def kmeans_is_not_installed() -> None:
+    """No general model imports under RecBole 1.2.0: LDiffRec wants kmeans_pytorch, which is not among its needs.
+
+    LDiffRec alone then asks for it, when it is used.
+    """
+    if importlib.util.find_spec("kmeans_pytorch") is not None:
+        return
+    stand_in = types.ModuleType("kmeans_pytorch")
+    stand_in.kmeans = _kmeans_is_missing  # type: ignore[attr-defined]
+    sys.modules["kmeans_pytorch"] = stand_in
+    try:
+        importlib.import_module("recbole.model.general_recommender")
+    finally:
+        del sys.modules["kmeans_pytorch"]
+
+
+def _kmeans_is_missing(*_: Any, **__: Any) -> None:
+    raise ImportError("LDiffRec needs kmeans_pytorch: pip install kmeans-pytorch")
 
 
 def ray_does_not_import() -> None:
