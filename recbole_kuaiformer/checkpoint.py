@@ -14,6 +14,10 @@ FORMAT = "recbole_kuaiformer/1"
 _ENUMS = {enum.__name__: enum for enum in (EvaluatorType, FeatureType, InputType, ModelType)}
 
 
+class CheckpointError(ValueError):
+    """A file is no readable checkpoint of this package; the message names it."""
+
+
 def save(state: dict[str, Any], *, path: Path) -> None:
     """Write ``state`` whole or not at all: beside the file first, then in its place."""
     beside = path.with_name(path.name + ".part")
@@ -27,19 +31,19 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut off, corrupt, or no checkpoint of this package.
+        CheckpointError: the file is cut off, corrupt, or no checkpoint of this package.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise CheckpointError(
             f"{path}: not a readable checkpoint (cut off, corrupt, or written by another program); use the "
             f"run's other checkpoint, or train again"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of recbole_kuaiformer")
+        raise CheckpointError(f"{path}: not a checkpoint of recbole_kuaiformer")
     return state
 
 

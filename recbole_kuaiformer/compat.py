@@ -83,7 +83,7 @@ def numpy_aliases() -> None:
 
 
 def kmeans_is_not_installed() -> None:
-    """No general model imports under RecBole 1.2.0: LDiffRec wants kmeans_pytorch, which is not among its needs.
+    """No general model imports under RecBole 1.2.0: LDiffRec wants a kmeans_pytorch it does not name.
 
     LDiffRec alone then asks for it, when it is used.
     """

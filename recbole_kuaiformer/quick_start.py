@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from urllib.error import URLError
 
 from recbole.quick_start import objective_function, run
+from recbole.utils import get_model
 
+from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.dataset import DataError
 from recbole_kuaiformer.evaluation.trainer import TrainingError
 
 __all__ = ["main", "objective_function", "run"]
 
-USER_ERRORS = (SettingsError, DataError, TrainingError, FileNotFoundError)
+USER_ERRORS = (SettingsError, DataError, TrainingError, CheckpointError, FileNotFoundError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--group_offset", type=int, default=0, help="first rank of this machine")
     args, _ = parser.parse_known_args(arguments)  # the rest is RecBole's: its Config reads sys.argv
     try:
+        _check_model(args.model)
         run(
             args.model,
             args.dataset,
@@ -49,21 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             group_offset=args.group_offset,
         )
     except USER_ERRORS as error:
-        return _fail(error)
+        return _fail(str(error))
+    except URLError as error:
+        return _fail(
+            f"{args.dataset}: not under data_path, and RecBole could not download it ({error.reason}); "
+            f"put its files into <data_path>/{args.dataset}/"
+        )
     except ValueError as error:
-        if _is_users_fault(error):
-            return _fail(error)
-        raise
+        if "known dataset name" not in str(error):
+            raise
+        return _fail(f"{error} Set --data_path to the folder that holds {args.dataset}/.")
     return 0
 
 
-def _is_users_fault(error: ValueError) -> bool:
-    """Whether RecBole itself raised it about a name or a path, rather than a bug somewhere below."""
-    text = str(error)
-    return "known dataset name" in text or "name of an existing model" in text
+def _check_model(name: str) -> None:
+    """Refuse a model that is nowhere to be found; RecBole looks last among those that need lightgbm."""
+    try:
+        get_model(name)
+    except (ValueError, ModuleNotFoundError) as error:
+        if name.lower() in ("lightgbm", "xgboost"):
+            raise
+        raise SettingsError(f"model: RecBole and this package have none of the name {name!r}") from error
 
 
-def _fail(error: Exception) -> int:
+def _fail(message: str) -> int:
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     return 2

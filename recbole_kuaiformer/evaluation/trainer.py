@@ -12,7 +12,7 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 from recbole_kuaiformer import checkpoint
-from recbole_kuaiformer.config import TrainingSettings
+from recbole_kuaiformer.config import SettingsError, TrainingSettings
 
 
 class TrainingError(RuntimeError):
@@ -52,6 +52,7 @@ class RetrievalTrainer(Trainer):
         callback_fn: Any = None,
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; returns the best validation score and result."""
+        self._check_cut_offs(train_data.dataset.item_num - 1)
         if self.settings.resume_from and self.start_epoch == 0:
             self.resume_checkpoint(self.settings.resume_from)
         if self.is_finished or self.start_epoch >= self.epochs > 0:
@@ -70,6 +71,12 @@ class RetrievalTrainer(Trainer):
             self.is_finished = self.cur_step > self.stopping_step
             self._save_last(max(self.train_loss_dict))
         return result  # type: ignore[no-any-return]
+
+    def _check_cut_offs(self, n_items: int) -> None:
+        if max(self.config["topk"]) > n_items:
+            raise SettingsError(
+                f"topk: {self.config['topk']} exceeds the catalogue's {n_items} items; set it to at most that"
+            )
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
@@ -124,7 +131,7 @@ class RetrievalTrainer(Trainer):
 
         Raises:
             FileNotFoundError: the checkpoint, or the best epoch's file beside it, is not there.
-            ValueError: the file is no readable checkpoint, or is of another model.
+            CheckpointError: the file is no readable checkpoint, or is of another model.
         """
         path = Path(resume_file)
         state = checkpoint.load(path, device=self.device)
@@ -150,7 +157,7 @@ class RetrievalTrainer(Trainer):
 
     def _compare(self, saved: dict[str, Any], mine: dict[str, Any], *, path: Path) -> None:
         if saved["model"] != mine["model"] or saved["dataset"] != mine["dataset"]:
-            raise ValueError(
+            raise checkpoint.CheckpointError(
                 f"{path}: a checkpoint of {saved['model']} on {saved['dataset']}, "
                 f"not of {mine['model']} on {mine['dataset']}"
             )

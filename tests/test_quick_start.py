@@ -1,0 +1,52 @@
+"""The command line: one clear line for each mistake, status 2, no traceback."""
+
+import sys
+
+import pytest
+
+from recbole_kuaiformer.quick_start import main
+from tests import worlds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=NoSuch"], "model: RecBole and this package have none of the name 'NoSuch'"),
+        (["--dataset=no-such-set"], "no-such-set"),
+        (["--n_interest=3"], "n_interest: unknown key (did you mean 'n_interests'?)"),
+        (["--config_files=none.yaml"], "none.yaml"),
+        (["--topk=[10,38]"], "topk: [10, 38] exceeds the catalogue's 37 items"),
+        (["--resume_from=none.pth", "--epochs=1", "--topk=5"], "none.pth: no such checkpoint"),
+        (["--resume_from=cut.pth", "--epochs=1", "--topk=5"], "cut.pth: not a readable checkpoint"),
+    ],
+)
+def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cut.pth").write_bytes(b"PK")
+    path = worlds.cyclic(tmp_path / "data", n_users=20)
+    given = [f"--data_path={path}", *arguments]
+    if not any(a.startswith("--dataset") for a in arguments):
+        given.append("--dataset=cyclic")
+    monkeypatch.setattr(sys, "argv", ["run_recbole.py", *given, "--state=ERROR", "--show_progress=False"])
+    assert main() == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_a_run_from_the_command_line_overrides_defaults(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    path = worlds.cyclic(tmp_path / "data", n_users=20)
+    given = [
+        "--dataset=cyclic",
+        f"--data_path={path}",
+        "--epochs=1",
+        "--n_layers=1",
+        "--n_interests=3",
+        "--topk=[5,10]",
+    ]
+    monkeypatch.setattr(sys, "argv", ["run_recbole.py", *given, "--show_progress=False"])
+    with caplog.at_level("INFO"):
+        assert main() == 0
+    text = caplog.text
+    assert "test result" in text
