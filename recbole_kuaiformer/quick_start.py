@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.error import URLError
 
+import yaml
 from recbole.quick_start import objective_function, run
 from recbole.utils import get_model
 
@@ -42,10 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, _ = parser.parse_known_args(arguments)  # the rest is RecBole's: its Config reads sys.argv
     try:
         _check_model(args.model)
+        files = args.config_files.split() if args.config_files else []
+        for file in files:
+            _check_config_file(Path(file))
         run(
             args.model,
             args.dataset,
-            config_file_list=args.config_files.split() if args.config_files else None,
+            config_file_list=files or None,
             nproc=args.nproc,
             world_size=args.world_size,
             ip=args.ip,
@@ -74,6 +79,17 @@ def _check_model(name: str) -> None:
         if name.lower() in ("lightgbm", "xgboost"):
             raise
         raise SettingsError(f"model: RecBole and this package have none of the name {name!r}") from error
+
+
+def _check_config_file(file: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such configuration file (--config_files)")
+    try:
+        keys = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: not yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(keys, dict):
+        raise SettingsError(f"{file}: must hold keys and their values, one `key: value` a line")
 
 
 def _fail(message: str) -> int:

@@ -14,7 +14,9 @@ from tests import worlds
         (["--model=NoSuch"], "model: RecBole and this package have none of the name 'NoSuch'"),
         (["--dataset=no-such-set"], "no-such-set"),
         (["--n_interest=3"], "n_interest: unknown key (did you mean 'n_interests'?)"),
-        (["--config_files=none.yaml"], "none.yaml"),
+        (["--config_files=none.yaml"], "none.yaml: no such configuration file"),
+        (["--config_files=list.yaml"], "list.yaml: must hold keys and their values"),
+        (["--config_files=broken.yaml"], "broken.yaml: not yaml"),
         (["--topk=[10,38]"], "topk: [10, 38] exceeds the catalogue's 37 items"),
         (["--resume_from=none.pth", "--epochs=1", "--topk=5"], "none.pth: no such checkpoint"),
         (["--resume_from=cut.pth", "--epochs=1", "--topk=5"], "cut.pth: not a readable checkpoint"),
@@ -23,6 +25,8 @@ from tests import worlds
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cut.pth").write_bytes(b"PK")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
     path = worlds.cyclic(tmp_path / "data", n_users=20)
     given = [f"--data_path={path}", *arguments]
     if not any(a.startswith("--dataset") for a in arguments):
