@@ -48,6 +48,7 @@ def apply() -> None:
     hyperopt_random_state()
     download_barrier()
     nccl_on_cpu()
+    directories_race()
     float32_time_order()
 
 
@@ -379,6 +380,17 @@ def _wait_for_rank_0(trainer: Any) -> None:
         )
 
     trainer.evaluate = evaluate
+
+
+def directories_race() -> None:
+    """FileExistsError with several processes: each looks for ./log before any of them makes it."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("recbole.") and callable(getattr(module, "ensure_dir", None)):
+            module.ensure_dir = _ensure_dir  # type: ignore[attr-defined]
+
+
+def _ensure_dir(dir_path: str) -> None:
+    Path(dir_path).mkdir(parents=True, exist_ok=True)
 
 
 def float32_time_order() -> None:

@@ -174,6 +174,16 @@ def test_two_processes_train_on_cpu(home, model, unused_port):
     assert np.isfinite([*result["test_result"].values()]).all()
 
 
+def test_a_directory_that_another_process_made_meanwhile_is_no_error(home, monkeypatch):
+    from recbole.utils import logger, utils
+
+    monkeypatch.setattr(utils.os.path, "exists", lambda path: False)  # as seen before the other made it
+    for module in (logger, utils):
+        module.ensure_dir("log")
+        module.ensure_dir("log")
+    assert (home / "log").is_dir()
+
+
 @pytest.fixture
 def unused_port():
     import socket
