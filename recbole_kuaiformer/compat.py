@@ -180,15 +180,18 @@ def torch_load_refuses_configs() -> None:
 def _load_for_recbole(original: Callable[..., Any], f: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         try:
-            return original(f, *args, weights_only=True, **kwargs)
+            with warnings.catch_warnings():  # of pickle protocol 4, which RecBole writes
+                warnings.simplefilter("ignore")
+                return original(f, *args, weights_only=True, **kwargs)
         except pickle.UnpicklingError:
             return original(f, *args, weights_only=False, **kwargs)
-    except (FileNotFoundError, IsADirectoryError):
+    except OSError:
         raise
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # a text taken for a pickle raises anything: KeyError, struct.error …
+        reason = str(error).partition("\n")[0][:200]
         raise ValueError(
             f"{f}: not a readable checkpoint (cut off, corrupt, or no checkpoint at all); "
-            "train again or name another file"
+            f"train again or name another file ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -249,10 +252,12 @@ def pandas_fillna_inplace() -> None:
 
 
 def _read_csv(filepath: Any, *, delimiter: str, engine: Any, **kwargs: Any) -> Any:
-    if len(delimiter) == 1:
-        frame = pd.read_csv(filepath, delimiter=delimiter, engine="c", float_precision="round_trip", **kwargs)
-    else:
-        frame = pd.read_csv(filepath, delimiter=delimiter, engine=engine, **kwargs)
+    kwargs.update(delimiter=delimiter, index_col=False)  # a separator at the end of each line makes no index
+    try:
+        # Raises for longer separators; float_precision: to the last bit, as the Python parser.
+        frame = pd.read_csv(filepath, engine="c", float_precision="round_trip", **kwargs)
+    except ValueError:  # the Python parser reads a few things more (1_000), or refuses in its own words
+        frame = pd.read_csv(filepath, engine=engine, **kwargs)
     for column in frame:
         if str(column).endswith("_seq"):
             frame[column] = frame[column].fillna("")

@@ -1,5 +1,7 @@
 """Each mend of RecBole, on tiny files; each test fails where its mend is left out."""
 
+import io
+import pickle
 import subprocess
 import sys
 import types
@@ -12,6 +14,7 @@ import torch
 from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.quick_start import load_data_and_model, run, run_recbole
+from recbole.trainer import HyperTuning, Trainer
 
 from recbole_kuaiformer import compat
 from tests import worlds
@@ -36,13 +39,35 @@ def of_recbole(path, name, **more):
 def test_an_unknown_recbole_is_refused(monkeypatch):
     monkeypatch.setattr(compat.metadata, "version", lambda name: "9.9.9")
     with pytest.raises(ImportError, match=r"recbole 9\.9\.9 is installed, but .* 1\.2\.0 and 1\.2\.1"):
+        compat.apply()
+
+
+def test_a_missing_recbole_is_named(monkeypatch):
+    monkeypatch.setattr(compat.metadata, "version", _not_found)
+    with pytest.raises(ImportError, match=r"recbole is not installed: pip install"):
         compat.check_version()
+
+
+def _not_found(name):
+    raise compat.metadata.PackageNotFoundError(name)
+
+
+def test_names_that_numpy_dropped_are_back():
+    names = {
+        "float_": "float64",
+        "complex_": "complex128",
+        "unicode_": "str_",
+        "bool": "bool_",
+        "int": "int_",
+    }
+    for gone, today in names.items():
+        assert getattr(np, gone) is getattr(np, today)
 
 
 def test_quick_start_imports_in_a_fresh_process_and_no_stand_in_stays():
     code = (
         "import recbole_kuaiformer, sys; from recbole.quick_start import run_recbole;"
-        "import torch; ray = sys.modules.get('ray');"
+        "import torch, recbole.model.sequential_recommender; ray = sys.modules.get('ray');"
         "print(ray is None or hasattr(ray, '__file__'), torch.is_anomaly_enabled())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -70,11 +95,29 @@ def test_recboles_own_checkpoints_load_for_recbole_and_for_nobody_else(home):
     (file,) = (home / "saved").glob("GRU4Rec*.pth")
     assert load_data_and_model(str(file))[0]["model"] == "GRU4Rec"
     assert np.isfinite([*result["test_result"].values()]).all()
-    with pytest.raises(Exception, match="(?i)weights"):
+    with pytest.raises(pickle.UnpicklingError, match="(?i)weights"):
         torch.load(file)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04cut off"])
+def _half_a_checkpoint():
+    whole = io.BytesIO()
+    torch.save({"state_dict": {"weight": torch.arange(99.0)}}, whole)
+    return whole.getvalue()[: whole.tell() // 2]
+
+
+# Torch takes a text for a pickle, whose opcodes then fail in their own ways.
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a checkpoint at all",
+        b"hello",
+        b"user_id:token\titem_id:token\nu1\ti1\n",
+        b"PK\x03\x04cut off",
+        _half_a_checkpoint(),
+    ],
+    ids=["empty", "text", "key error", "index error", "cut zip", "half"],
+)
 def test_an_unreadable_checkpoint_is_named(home, content):
     (home / "bad.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"bad\.pth: not a readable checkpoint"):
@@ -100,6 +143,59 @@ def test_missing_values_are_filled_and_lists_keep_their_items(home):
     assert [len(tags) for tags in feat["tags"]] == [2, 0, 1, 1, 2]
     assert [len(vec) for vec in feat["vec"]] == [2, 0, 1, 0, 1]
     dataset.build()
+
+
+def test_an_item_without_a_row_gets_padding_and_means(home):
+    rows = [(user, item, time) for user in "uv" for time, item in enumerate("abc")]
+    header = "item_id:token\tkind:token\tprice:float\ttags:token_seq\tvec:float_seq"
+    path = worlds.write(home / "data", "few", rows, items=[header, "a\tbook\t2\tx y\t1 2", "b\t\t\t\t"])
+    config = of_recbole(path, "few", filter_inter_by_user_or_item=False)
+    dataset = create_dataset(Config("BPR", "few", config_dict=config))
+    ids = dataset.token2id("item_id", ["a", "b", "c"])
+    items = dataset.item_feat.set_index("item_id")
+    assert items["kind"].loc[ids].tolist() == [dataset.token2id("kind", "book"), 0, 0]
+    assert items["price"].tolist() == [2.0] * 4
+    assert [len(tags) for tags in items["tags"].loc[ids]] == [2, 0, 0]
+    dataset.build()
+    assert dataset.item_feat["vec"].shape == (4, 2)
+    assert not any(torch.isnan(column.float()).any() for column in dataset.item_feat.interaction.values())
+
+
+ODD_ROWS = [
+    'u\t"i""3"\t1', '"two words"\ti\t"1.5"', "u\ta\"b\t1", "u\tNA\tNA", "u\t\t", "u", "u\tnull\tnan",
+    " u \t 01\t 2", "u\t1.0\t0.30000000000000004", "u\té\t1e-320", "u\t#\t1700000000123.25",
+    '"a\tb"\ti\t-inf', '"a\nb"\ti\t1e400', "\n\nu\ti\t3\n", "u\ti\t1_000", "u\ti\t3\r",
+    "u\tx\ty", "u\ti\t1\tmore", 'u\t"open\t1', "u\ti\t1,5", "u\ti\t0x10",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ODD_ROWS)
+def test_an_odd_row_is_read_or_refused_as_by_the_python_parser(home, row):
+    columns = ["user_id:token", "item_id:token", "price:float"]
+    (home / "x.inter").write_text("\n".join(["\t".join(columns), "u\ti\t1", row, "v\tj\t0.1"]), newline="")
+    dtype = {columns[0]: str, columns[1]: str, columns[2]: np.float64}
+    common = {"delimiter": "\t", "usecols": columns, "dtype": dtype, "encoding": "utf-8", "engine": "python"}
+    assert _read(compat._read_csv, home / "x.inter", common) == _read(pd.read_csv, home / "x.inter", common)
+
+
+def _read(read_csv, path, common):
+    try:
+        frame = read_csv(path, **common)
+    except ValueError as error:
+        return str(error)
+    return frame.astype(object).where(frame.notna(), "missing").to_numpy().tolist()
+
+
+@pytest.mark.parametrize("n_loaded", [2, 3])
+@pytest.mark.parametrize("separator", ["\t", "|", "::"])
+def test_a_separator_at_the_end_of_each_line_shifts_no_column(home, separator, n_loaded):
+    columns = ["user_id:token", "item_id:token", "price:float"]
+    rows = [separator.join(row) + separator for row in [("u", "i", "1"), ("v", "j", "2")]]
+    (home / "x.inter").write_text("\n".join([separator.join(columns), *rows]))
+    frame = compat._read_csv(
+        home / "x.inter", delimiter=separator, engine="python", usecols=columns[:n_loaded]
+    )
+    assert frame.to_numpy().tolist() == [["u", "i", 1.0][:n_loaded], ["v", "j", 2.0][:n_loaded]]
 
 
 def test_files_read_as_with_the_python_parser(home):
@@ -132,8 +228,6 @@ def test_coverage_metrics_and_counts_survive_the_collector(home):
 
 @pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
 def test_hyper_tuning_finds_the_best_of_three(home, algo):
-    from recbole.trainer import HyperTuning
-
     def objective(config_dict=None, config_file_list=None):
         score = -abs(config_dict["x"] - 2)
         return {
@@ -174,6 +268,20 @@ def test_two_processes_train_on_cpu(home, model, unused_port):
     assert np.isfinite([*result["test_result"].values()]).all()
 
 
+def test_every_rank_evaluates_the_file_of_rank_0(home, monkeypatch):
+    """Each rank names its file by its own clock; here this rank is told rank 0's name."""
+
+    def told(names, src):
+        names[src] = "of_rank_0.pth"
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", told)
+    trainer = Trainer.__new__(Trainer)
+    trainer.config, trainer.device = {"single_spec": False}, torch.device("cpu")
+    trainer.saved_model_file = "of_this_rank.pth"
+    with pytest.raises(FileNotFoundError, match=r"of_rank_0\.pth"):
+        trainer.evaluate(["a batch"])
+
+
 def test_a_directory_that_another_process_made_meanwhile_is_no_error(home, monkeypatch):
     from recbole.utils import logger, utils
 
@@ -193,17 +301,46 @@ def unused_port():
         return str(probe.getsockname()[1])
 
 
+# float32 steps by 64 s here, and by 66 s in milliseconds, where a step falls before the last row.
+@pytest.mark.parametrize(("unit", "changed"), [(1, 1), (1000, 0)], ids=["seconds", "milliseconds"])
 @pytest.mark.parametrize("model", ["SASRec", "KuaiFormer"])
-def test_five_rows_come_out_in_the_order_of_their_times(home, model, caplog):
+def test_five_rows_come_out_in_the_order_of_their_times(home, model, unit, changed, caplog):
     seconds = [978300760, 978300780, 978300761, 978300800, 978300790]
-    rows = [("u", item, time) for item, time in zip("abcde", seconds)]
-    path = worlds.write(home / "data", "five", rows)
-    config = of_recbole(path, "five") if model == "SASRec" else worlds.small(path, "five")
+    rows = [("u", item, time * unit) for item, time in zip("abcde", seconds)]
     with caplog.at_level("INFO"):
-        dataset = create_dataset(Config(model, "five", config_dict={**config, "state": "INFO"}))
-        dataset.build()
-    targets = dataset.id2token("item_id", dataset.inter_feat["item_id"])
-    assert "".join(targets) == "cbed"
+        dataset = in_time_order(home, model, rows)
+    assert last_history_and_target(dataset) == "acbed"
+    if model == "KuaiFormer":
+        assert "".join(dataset.id2token("item_id", dataset.log.item_ids)) == "acbed"
+    assert "".join(dataset.id2token("item_id", dataset.inter_feat["item_id"])) == "cbed"
     notices = [record for record in caplog.records if "float32 order would move" in record.getMessage()]
     assert len(notices) == 1
-    assert "1 of 1 users another last item" in notices[0].getMessage()
+    assert f"give {changed} of 1 users another last item" in notices[0].getMessage()
+
+
+@pytest.mark.parametrize("model", ["SASRec", "KuaiFormer"])
+def test_rows_of_one_time_keep_the_order_of_the_file(home, model, caplog):
+    times = [978300761, 978300760, 978300760, 978300761, 978300760]
+    rows = [(user, item, time) for item, time in zip("daebc", times) for user in "uv"]
+    with caplog.at_level("INFO"):
+        dataset = in_time_order(home, model, rows)
+    assert last_history_and_target(dataset) == "aecdb"
+    in_order = worlds.write(home / "data", "sorted", [("u", item, 60 * t) for t, item in enumerate("abcde")])
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        in_time_order(home, model, None, path=in_order, name="sorted")
+    assert not [record for record in caplog.records if "float32" in record.getMessage()]
+
+
+def in_time_order(home, model, rows, *, path=None, name="five"):
+    path = path or worlds.write(home / "data", name, rows)
+    config = of_recbole(path, name) if model == "SASRec" else worlds.small(path, name)
+    dataset = create_dataset(Config(model, name, config_dict={**config, "state": "INFO"}))
+    dataset.build()
+    return dataset
+
+
+def last_history_and_target(dataset):
+    row = dataset[np.array([len(dataset) - 1])]
+    history = row["item_id_list"][0][: int(row["item_length"][0])]
+    return "".join(dataset.id2token("item_id", [*history.tolist(), int(row["item_id"][0])]))
