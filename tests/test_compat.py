@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.quick_start import load_data_and_model, run, run_recbole
@@ -176,6 +178,29 @@ def test_an_odd_row_is_read_or_refused_as_by_the_python_parser(home, row):
     dtype = {columns[0]: str, columns[1]: str, columns[2]: np.float64}
     common = {"delimiter": "\t", "usecols": columns, "dtype": dtype, "encoding": "utf-8", "engine": "python"}
     assert _read(compat._read_csv, home / "x.inter", common) == _read(pd.read_csv, home / "x.inter", common)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.lists(st.text('ab" \r-01_', min_size=1, max_size=4), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_stray_quotes_lose_no_row_that_the_python_parser_keeps_or_refuses(home, rows):
+    columns = ["user_id:token", "item_id:token", "kind:token"]
+    text = "\n".join("\t".join(row) for row in [columns, *rows]) + "\n"
+    (home / "x.inter").write_bytes(text.encode())
+    common = {
+        "delimiter": "\t",
+        "usecols": columns,
+        "dtype": dict.fromkeys(columns, str),
+        "encoding": "utf-8",
+    }
+    common |= {"engine": "python", "index_col": False}
+    ours = {key: value for key, value in common.items() if key != "index_col"}
+    assert _read(compat._read_csv, home / "x.inter", ours) == _read(pd.read_csv, home / "x.inter", common)
 
 
 def _read(read_csv, path, common):
