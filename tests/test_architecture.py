@@ -12,6 +12,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAY_IMPORT = {
     "layers": {"layers"},
     "losses": {"losses"},
+    "index": {"index"},
     "encoders": {"encoders", "layers"},
     "data": {"data", "config", "compat"},
     "models": {"models", "config", "encoders", "losses", "data"},

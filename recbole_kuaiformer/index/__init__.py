@@ -1,0 +1,1 @@
+"""Item table → top-k. Torch and FAISS only; knows nothing of users, models or RecBole."""
