@@ -92,8 +92,8 @@ class TestContract:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n_items=st.integers(2, 90), n_queries=st.integers(1, 40), k=st.integers(1, 60), at_once=st.integers(8, 900),
-    seed=st.integers(0, 10**6),
+    n_items=st.integers(2, 90), n_queries=st.integers(1, 40), k=st.integers(1, 60),
+    at_once=st.integers(8, 900), seed=st.integers(0, 10**6),
 )  # fmt: skip
 def test_streaming_in_parts_changes_nothing(n_items, n_queries, k, at_once, seed):
     items, queries = table(n_items, 3, seed=seed), table(n_queries, 3, seed=seed + 1)
@@ -195,7 +195,7 @@ def _fake(options, n_gpus=0):
 
 
 BROKEN = {
-    "absent": (ModuleNotFoundError("No module named 'faiss'", name="faiss"), r"faiss is not installed; `pip install"),
+    "absent": (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "faiss is not installed; `pip"),
     "needs numpy": (
         ModuleNotFoundError("No module named 'numpy'", name="numpy"),
         r"faiss: its import fails \(No module named 'numpy'\); run `pip uninstall -y faiss-cpu faiss-gpu`",
@@ -227,7 +227,7 @@ def test_each_broken_install_has_its_own_message(monkeypatch, case):
         (
             _fake("OPTIMIZE AVX2"),
             ("faiss-gpu", "faiss-cpu"),
-            r"no GPU support \(faiss-cpu and faiss-gpu share one folder, and the CPU one was installed last\)",
+            r"no GPU support \(faiss-cpu and faiss-gpu share one folder, and the CPU one was",
         ),
         (_fake("OPTIMIZE GPU"), ("faiss-gpu",), "faiss sees no GPU"),
         (_fake("OPTIMIZE GPU", n_gpus=1), ("faiss-gpu",), "needs the model on a GPU; it is on the CPU"),
