@@ -81,9 +81,9 @@ def retrieve(
     excluded: Exclusions | None = None,
     overfetch: int = OVERFETCH,
 ) -> Retrieved:
-    """The k items of largest max_r(u_r · x) for each user (Eq. 2 and 9 of KuaiFormer); ties by lower id.
+    """The k items of largest max_r(u_r · x) for each user (Eq. 2 and 9 of KuaiFormer).
 
-    Exact over an exact index, whatever ``overfetch``: a row is taken as it is when the certificate of
+    Equal scores stand in no promised order, and either may be the last one in. Exact over an exact index, whatever ``overfetch``: a row is taken as it is when the certificate of
     ``certified`` holds, and searched again otherwise, deep enough that it must be exact.
 
     Args:
@@ -231,14 +231,14 @@ class _Merged:
     def of(cls, found: TopK) -> _Merged:
         n_rows, n_interests, width = found.item_ids.shape
         ids, scores = found.item_ids.flatten(1), found.scores.flatten(1)
+        if n_interests == 1:  # one list is in order and has no repeats
+            return cls(ids, scores, torch.zeros_like(ids))
         which = torch.arange(n_interests, device=ids.device).repeat_interleave(width).expand(n_rows, -1)
-        # By id, then (stably) by score: equal scores stand in order of their ids.
-        ids, order = ids.sort(dim=1, stable=True)
+        ids, order = ids.sort(dim=1)
         scores, which = scores.gather(1, order), which.gather(1, order)
-        if n_interests > 1:
-            scores, which, is_repeat = _best_of_runs(ids, scores, which=which, longest=n_interests)
-            scores = scores.masked_fill(is_repeat | (ids == NONE), -torch.inf)
-        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        scores, which, is_repeat = _best_of_runs(ids, scores, which=which, longest=n_interests)
+        scores = scores.masked_fill(is_repeat | (ids == NONE), -torch.inf)
+        scores, order = scores.sort(dim=1, descending=True)
         return cls(ids.gather(1, order), scores, which.gather(1, order))
 
     def best(self, *, k: int, excluded: Exclusions | None) -> Retrieved:
