@@ -17,12 +17,16 @@ import recbole.data.utils
 import recbole.trainer
 import yaml
 from recbole.config import Config
+from recbole.data.dataset import SequentialDataset
+from recbole.trainer import Trainer
 from recbole.utils import ModelType
 
 from recbole_kuaiformer import compat
 from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
+from recbole_kuaiformer.data.history import with_log
+from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
 
 MODELS = {"KuaiFormer": "recbole_kuaiformer.models.kuaiformer"}
@@ -45,6 +49,7 @@ def register() -> None:
     """
     if getattr(Config, "_recbole_kuaiformer", False):
         return
+    _mix_into_trainers()
     for name, module in MODELS.items():
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = importlib.import_module(module)
         setattr(recbole.trainer, f"{name}Trainer", RetrievalTrainer)
@@ -52,8 +57,16 @@ def register() -> None:
     Config._load_internal_config_dict = _with_our_properties(Config._load_internal_config_dict)
     Config.__init__ = _with_checks(Config.__init__)
     recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
+    SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
     compat.after_load.append(with_recbole_config)
     Config._recbole_kuaiformer = True
+
+
+def _mix_into_trainers() -> None:
+    """RecBole looks trainers up by name in recbole.trainer: each of them, ranking by an index where asked."""
+    for name, trainer in [*vars(recbole.trainer).items()]:
+        if isinstance(trainer, type) and issubclass(trainer, Trainer):
+            setattr(recbole.trainer, name, type(name, (IndexRanking, trainer), {"__doc__": trainer.__doc__}))
 
 
 def properties_folder() -> Path:
@@ -77,8 +90,10 @@ def _with_our_properties(load: Any) -> Any:
         load(self, model, model_class, dataset)
         self._recbole_keys = set(self.internal_config_dict)
         dataset_keys = _read(self, "dataset", dataset)
+        evaluation = _read(self, "evaluation")
+        self.internal_config_dict.update(evaluation)
         if model in MODELS:
-            ours = {**_read(self, "overall"), **_read(self, "model", model), **dataset_keys}
+            ours = {**evaluation, **_read(self, "overall"), **_read(self, "model", model), **dataset_keys}
             self.internal_config_dict.update(ours)
             self.parameters["Our"] = [key for key in ours if key not in _listed(self)]
             return
@@ -113,6 +128,7 @@ def _with_checks(init: Any) -> Any:
     @wraps(init)
     def checked_init(self: Config, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
+        settings.EvaluationSettings.read(self)
         if self.model not in MODELS:
             return
         recbole_keys = self._recbole_keys | _listed(self) | {*_UNLISTED_KEYS}

@@ -289,8 +289,10 @@ def test_a_download_that_succeeded_is_no_error(home, monkeypatch):
 def test_two_processes_train_on_cpu(home, model, unused_port):
     path = worlds.cyclic(home / "data", n_users=20)
     config = of_recbole(path, "cyclic") if model == "BPR" else worlds.small(path, "cyclic", epochs=1)
-    result = run(model, "cyclic", config_dict={**config, "gpu_id": "0,1"}, nproc=2, port=unused_port)
-    assert np.isfinite([*result["test_result"].values()]).all()
+    config |= {"evaluator": "faiss", "report_both": True, "gpu_id": "0,1"}
+    result = run(model, "cyclic", config_dict=config, nproc=2, port=unused_port)["test_result"]
+    assert np.isfinite([*result.values()]).all()
+    assert ("recall@5_masked" in result) == (model == "KuaiFormer")
 
 
 def test_every_rank_evaluates_the_file_of_rank_0(home, monkeypatch):
@@ -302,7 +304,7 @@ def test_every_rank_evaluates_the_file_of_rank_0(home, monkeypatch):
     monkeypatch.setattr(torch.distributed, "broadcast_object_list", told)
     trainer = Trainer.__new__(Trainer)
     trainer.config, trainer.device = {"single_spec": False}, torch.device("cpu")
-    trainer.saved_model_file = "of_this_rank.pth"
+    trainer.saved_model_file, trainer.eval_collector = "of_this_rank.pth", None
     with pytest.raises(FileNotFoundError, match=r"of_rank_0\.pth"):
         trainer.evaluate(["a batch"])
 

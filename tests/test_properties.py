@@ -15,7 +15,7 @@ RECBOLE_KEYS = {
 }  # fmt: skip
 GROUPS = (
     config.WindowSettings, config.AttributeSettings, config.ObjectiveSettings, config.KuaiFormerSettings,
-    config.TrainingSettings,
+    config.TrainingSettings, config.EvaluationSettings,
 )  # fmt: skip
 OURS = {key for group in GROUPS for key in group.keys()} | {"extra_keys"}  # noqa: SIM118
 FILES = sorted(properties_folder().rglob("*.yaml"))
@@ -33,6 +33,6 @@ def test_every_key_is_known_and_commented(file):
 def test_overall_and_model_together_give_every_key(model):
     folder = properties_folder()
     given = set()
-    for file in (folder / "overall.yaml", folder / "model" / f"{model}.yaml"):
+    for file in (folder / "evaluation.yaml", folder / "overall.yaml", folder / "model" / f"{model}.yaml"):
         given |= set(yaml.safe_load(file.read_text()))
     assert given >= OURS

@@ -19,10 +19,10 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_kuaiformer.compat import notice_other_order
 from recbole_kuaiformer.config import AttributeSettings, WindowSettings
+from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.data.log import IntArray, InteractionLog, time_order
 from recbole_kuaiformer.data.windows import Windows
 
-LOG_ROW = "log_row"  # column of inter_feat: the interaction's row in the log
 TARGET_IDS = "target_ids"  # [B, P] item ids to predict from one window, 0 where there is none
 TARGET_UNSEEN = "target_unseen"  # [B, P] newest items of the window's history that the target must not see
 TIME_GAP = "time_gap"  # attribute made from timestamps: seconds since the user's interaction before

@@ -12,14 +12,15 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 from recbole_kuaiformer import checkpoint
-from recbole_kuaiformer.config import SettingsError, TrainingSettings
+from recbole_kuaiformer.config import TrainingSettings
+from recbole_kuaiformer.evaluation.ranking import IndexRanking
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says where it stopped and what to do."""
 
 
-class RetrievalTrainer(Trainer):
+class RetrievalTrainer(IndexRanking, Trainer):
     """Writes the best epoch to ``saved_model_file``, as RecBole does, and every epoch to ``…-last.pth``.
 
     With ``resume_from`` (a ``…-last.pth``) training continues from the last epoch that was completed, and
@@ -52,7 +53,7 @@ class RetrievalTrainer(Trainer):
         callback_fn: Any = None,
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; returns the best validation score and result."""
-        self._check_cut_offs(train_data.dataset.item_num - 1)
+        self.check_cut_offs(train_data.dataset.item_num - 1)
         if self.settings.resume_from and self.start_epoch == 0:
             self.resume_checkpoint(self.settings.resume_from)
         if self.is_finished or self.start_epoch >= self.epochs > 0:
@@ -71,12 +72,6 @@ class RetrievalTrainer(Trainer):
             self.is_finished = self.cur_step > self.stopping_step
             self._save_last(max(self.train_loss_dict))
         return result  # type: ignore[no-any-return]
-
-    def _check_cut_offs(self, n_items: int) -> None:
-        if max(self.config["topk"]) > n_items:
-            raise SettingsError(
-                f"topk: {self.config['topk']} exceeds the catalogue's {n_items} items; set it to at most that"
-            )
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False

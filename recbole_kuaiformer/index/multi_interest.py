@@ -83,8 +83,9 @@ def retrieve(
 ) -> Retrieved:
     """The k items of largest max_r(u_r · x) for each user (Eq. 2 and 9 of KuaiFormer).
 
-    Equal scores stand in no promised order, and either may be the last one in. Exact over an exact index, whatever ``overfetch``: a row is taken as it is when the certificate of
-    ``certified`` holds, and searched again otherwise, deep enough that it must be exact.
+    Equal scores stand in no promised order, and either may be the last one in. Exact over an exact index,
+    whatever ``overfetch``: a row is taken as it is when the certificate of ``certified`` holds, and searched
+    again otherwise, deep enough that it must be exact.
 
     Args:
         index: where to search.

@@ -10,6 +10,7 @@ from recbole_kuaiformer.index.multi_interest import Exclusions
 
 SCORES_AT_ONCE = 2**23
 ROWS_AT_ONCE = 1024
+ROUNDING = 1e-6  # of |u||x|: two products of one pair of vectors, in matrices of other shapes, differ by less
 
 
 @torch.no_grad()
@@ -23,8 +24,9 @@ def count_above(
 ) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"]]:
     """For each given (row, item): how many other items score above it, and how many exactly as it does.
 
-    The catalogue streams past; memory does not depend on its size. The item's own column is left out, as
-    two products of different shape may differ in the last bit. Its average rank is 1 + above + equal / 2.
+    The catalogue streams past; memory does not depend on its size. Where scores lie so close that rounding
+    decides, the row is counted again from one product over the whole catalogue, as a full score matrix
+    would have it. The item's average rank is 1 + above + equal / 2.
 
     Args:
         items: [N, D], row 0 is padding and takes no part.
@@ -34,37 +36,63 @@ def count_above(
         excluded: items that leave a row's ranking.
     """
     above, equal = torch.zeros_like(rows), torch.zeros_like(rows)
-    for start in range(0, len(interests), ROWS_AT_ONCE):
-        block = torch.arange(start, min(start + ROWS_AT_ONCE, len(interests)), device=rows.device)
-        asked = ((rows >= block[0]) & (rows <= block[-1])).nonzero().flatten()
-        for part in asked.split(ROWS_AT_ONCE):
-            if len(part) == 0:
-                continue
-            above[part], equal[part] = _of_block(
-                items,
-                interests[block],
-                rows=rows[part] - start,
-                item_ids=item_ids[part],
-                excluded=None if excluded is None else excluded.of_rows(block),
+    for part in _parts(rows, size=ROWS_AT_ONCE):
+        above[part], equal[part] = _streamed(
+            items, interests, rows=rows[part], item_ids=item_ids[part], excluded=excluded
+        )
+    close = (equal > 0).nonzero().flatten()
+    for part in close.split(max(1, SCORES_AT_ONCE // len(items))):
+        if len(part):
+            above[part], equal[part] = _whole(
+                items, interests, rows=rows[part], item_ids=item_ids[part], excluded=excluded
             )
     return above, equal
 
 
-def _of_block(
+def _parts(rows: Tensor, *, size: int) -> tuple[Tensor, ...]:
+    """Places of the pairs, those of one row together."""
+    return rows.argsort(stable=True).split(size) if len(rows) else ()
+
+
+def _streamed(
     items: Tensor, interests: Tensor, *, rows: Tensor, item_ids: Tensor, excluded: Exclusions | None
 ) -> tuple[Tensor, Tensor]:
-    own = (interests[rows] @ items[item_ids][..., None]).squeeze(-1).amax(1)[:, None]
-    above, equal = torch.zeros_like(rows), torch.zeros_like(rows)
-    width = max(1, SCORES_AT_ONCE // (interests.shape[1] * max(len(interests), len(rows))))
+    """Items above by more than rounding, and items within it."""
+    users, place = rows.unique(return_inverse=True)
+    vectors = interests[users]
+    theirs = None if excluded is None else excluded.of_rows(users)
+    wanted = items[item_ids]
+    own = (interests[rows] @ wanted[..., None]).squeeze(-1).amax(1)[:, None]
+    slack = ROUNDING * interests[rows].norm(dim=-1).amax(1)[:, None] * wanted.norm(dim=-1)[:, None]
+    above, close = torch.zeros_like(rows), torch.zeros_like(rows)
+    width = max(1, SCORES_AT_ONCE // (interests.shape[1] * len(rows)))
     for start in range(1, len(items), width):
         part = items[start : start + width]
-        scores = (interests.flatten(0, 1) @ part.T).unflatten(0, interests.shape[:2]).amax(1)
-        if excluded is not None:
-            there = (excluded.item_ids >= start) & (excluded.item_ids < start + len(part))
-            scores[excluded.rows[there], excluded.item_ids[there] - start] = -torch.inf
-        of_items = scores[rows]
+        scores = (vectors.flatten(0, 1) @ part.T).unflatten(0, vectors.shape[:2]).amax(1)
+        if theirs is not None:
+            there = (theirs.item_ids >= start) & (theirs.item_ids < start + len(part))
+            scores[theirs.rows[there], theirs.item_ids[there] - start] = -torch.inf
+        of_pairs = scores[place]
         here = ((item_ids >= start) & (item_ids < start + len(part))).nonzero().flatten()
-        of_items[here, item_ids[here] - start] = -torch.inf
-        above += (of_items > own).sum(1)
-        equal += (of_items == own).sum(1)
-    return above, equal
+        of_pairs[here, item_ids[here] - start] = -torch.inf
+        more = (of_pairs > own + slack).sum(1)
+        above += more
+        close += (of_pairs >= own - slack).sum(1) - more
+    return above, close
+
+
+def _whole(
+    items: Tensor, interests: Tensor, *, rows: Tensor, item_ids: Tensor, excluded: Exclusions | None
+) -> tuple[Tensor, Tensor]:
+    users, place = rows.unique(return_inverse=True)
+    scores = interests[users, 0] @ items.T
+    for r in range(1, interests.shape[1]):
+        scores = torch.maximum(scores, interests[users, r] @ items.T)
+    own = scores[place, item_ids][:, None]
+    scores[:, 0] = -torch.inf
+    if excluded is not None:
+        theirs = excluded.of_rows(users)
+        scores[theirs.rows, theirs.item_ids] = -torch.inf
+    of_pairs = scores[place]
+    of_pairs[torch.arange(len(rows), device=rows.device), item_ids] = -torch.inf
+    return (of_pairs > own).sum(1), (of_pairs == own).sum(1)

@@ -18,7 +18,8 @@ from recbole_kuaiformer.config import (
     WindowSettings,
     check_no_negative_sampling,
 )
-from recbole_kuaiformer.data.dataset import LOG_ROW, TARGET_IDS, TARGET_UNSEEN, RetrievalDataset
+from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN, RetrievalDataset
+from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.encoders.base import HistoryEncoder
 from recbole_kuaiformer.encoders.features import ItemTokens
 from recbole_kuaiformer.losses.candidates import Candidates, KnownPositives, draw_candidates, negative_mask
@@ -121,6 +122,10 @@ class RetrievalModel(SequentialRecommender):
         n_unseen = torch.zeros_like(lengths)[:, None] if n_unseen is None else n_unseen
         return self._normalised(self.encoder(tokens, valid=valid, n_unseen=n_unseen))
 
+    def user_vectors(self, interaction: Interaction) -> Tensor:
+        """Interest vectors [B, K, D] of one target after each history: what an index is searched with."""
+        return self.interests(interaction)[:, 0]
+
     def item_vectors(self, item_ids: Tensor | None = None) -> Tensor:
         """Target vectors [M, D] of the given ids, or of all N (row 0 is padding)."""
         if item_ids is None:
@@ -182,13 +187,13 @@ class RetrievalModel(SequentialRecommender):
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Score max_r(u_r · x) of each row's own item, [B]."""
-        interests = self.interests(interaction)[:, 0]
+        interests = self.user_vectors(interaction)
         items = self.item_vectors(interaction[self.ITEM_ID])
         return (interests @ items[..., None]).squeeze(-1).amax(1)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores max_r(u_r · x) of all items, [B, N]; column 0 is padding and means nothing."""
-        interests, items = self.interests(interaction)[:, 0], self.item_vectors()
+        interests, items = self.user_vectors(interaction), self.item_vectors()
         rows_at_once = max(1, SCORES_AT_ONCE // (interests.shape[1] * len(items)))
         return torch.cat([(part @ items.T).amax(1) for part in interests.split(rows_at_once)])
 

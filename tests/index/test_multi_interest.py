@@ -9,7 +9,7 @@ from recbole_kuaiformer.index import multi_interest
 from recbole_kuaiformer.index.base import TopK
 from recbole_kuaiformer.index.choose import build_index
 from recbole_kuaiformer.index.multi_interest import Exclusions, certified, retrieve, retrieve_readings
-from tests.index.test_contract import table
+from tests.index.test_indexes import table
 from tests.reference import retrieval as slow
 
 

@@ -1,5 +1,6 @@
 """Ranks by counting equal ranks by sorting, ties included."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,6 @@ from tests.reference import retrieval as slow
 def test_equals_counting_by_loops(
     n_asked, at_once, seed, n_items, n_rows, n_interests, k, longest, overfetch, negative, duplicates
 ):
-    import pytest
-
     items, interests = world(
         seed,
         n_items=n_items,
