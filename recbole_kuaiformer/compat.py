@@ -158,7 +158,7 @@ def torch_load_refuses_configs() -> None:
 
     RecBole's checkpoints hold its pickled Config. Calls out of RecBole's modules try the safe loader and,
     where that refuses, unpickle: the file is one the user named, or that RecBole wrote in this run.
-    Calls out of any other code are left as they are.
+    Calls out of any other code are left as they are. What a GPU wrote loads on a machine without one.
     """
     if hasattr(torch.load, "_for_recbole"):
         return
@@ -169,7 +169,11 @@ def torch_load_refuses_configs() -> None:
         caller = sys._getframe(1).f_globals.get("__name__", "")
         if not caller.startswith("recbole.") or "weights_only" in kwargs:
             return original(f, *args, **kwargs)
+        on_cpu = not args and not torch.cuda.is_available()
+        kwargs |= {"map_location": "cpu"} if on_cpu else {}
         loaded = _load_for_recbole(original, f, *args, **kwargs)
+        if on_cpu and isinstance(loaded, dict) and hasattr(loaded.get("config"), "final_config_dict"):
+            loaded["config"]["device"] = torch.device("cpu")
         for change in after_load:
             loaded = change(loaded)
         return loaded

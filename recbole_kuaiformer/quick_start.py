@@ -58,16 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             group_offset=args.group_offset,
         )
     except USER_ERRORS as error:
-        return _fail(str(error))
+        return fail(str(error))
     except URLError as error:
-        return _fail(
+        return fail(
             f"{args.dataset}: not under data_path, and RecBole could not download it ({error.reason}); "
             f"put its files into <data_path>/{args.dataset}/"
         )
     except ValueError as error:
         if "known dataset name" not in str(error):
             raise
-        return _fail(f"{error} Set --data_path to the folder that holds {args.dataset}/.")
+        return fail(f"{error} Set --data_path to the folder that holds {args.dataset}/.")
     return 0
 
 
@@ -92,7 +92,7 @@ def _check_config_file(file: Path) -> None:
         raise SettingsError(f"{file}: must hold keys and their values, one `key: value` a line")
 
 
-def _fail(message: str) -> int:
+def fail(message: str) -> int:
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)
     return 2

@@ -128,11 +128,23 @@ class ItemTokens(nn.Module):
 
     def items(self, item_ids: Int[Tensor, " M"]) -> Float[Tensor, "M D"]:
         """Target vectors of the given ids: rows of X, plus their attributes where that is asked for."""
-        vectors = self.ids(item_ids)
+        vectors: Tensor = self.ids(item_ids)
         if self.target_mlp is None:
-            return vectors  # type: ignore[no-any-return]
-        parts = [self.embeddings[name](self._of_item(name, item_ids)) for name in self.of_item]
-        return vectors + self.target_mlp(torch.cat(parts, dim=-1))  # type: ignore[no-any-return]
+            return vectors
+        return vectors + self.items_of_attributes(
+            {name: self._of_item(name, item_ids) for name in self.of_item}
+        )
+
+    def items_of_attributes(self, values: Mapping[str, Tensor]) -> Float[Tensor, "M D"]:
+        """What the attributes alone add to a target vector: all there is of an item never seen in training.
+
+        Raises:
+            ValueError: the target side reads no attributes.
+        """
+        if self.target_mlp is None:
+            raise ValueError("target_attributes: the target side was built without attributes")
+        parts = [self.embeddings[name](values[name]) for name in self.of_item]
+        return self.target_mlp(torch.cat(parts, dim=-1))  # type: ignore[no-any-return]
 
     def _of_item(self, name: str, item_ids: Tensor) -> Tensor:
         return self.get_buffer(f"item_{name}")[item_ids]

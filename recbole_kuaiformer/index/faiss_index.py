@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -265,6 +266,32 @@ def set_parameters(index: Any, parameters: str) -> None:
         raise ValueError(
             f"index_parameters: {parameters!r} does not fit the index: {_reason(error)}"
         ) from error
+
+
+def write_faiss(index: Any, path: Path) -> None:
+    """Write a FAISS index to a file in FAISS's own format."""
+    import_faiss(gpu=False).write_index(index, str(path))
+
+
+def read_faiss(path: Path, *, parameters: str = "") -> Any:
+    """Read what ``write_faiss`` wrote, and set its search parameters.
+
+    Raises:
+        IndexUnavailableError: FAISS cannot be used here.
+        ValueError: the file is no FAISS index.
+    """
+    faiss = import_faiss(gpu=False)
+    try:
+        index = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: no readable FAISS index: {_reason(error)}") from error
+    set_parameters(index, parameters)
+    return index
+
+
+def add_vectors(index: Any, vectors: Float[Tensor, "M D"]) -> None:
+    """Append vectors to a FAISS index."""
+    index.add(_as_numpy(vectors))
 
 
 class LoadedFaissIndex:

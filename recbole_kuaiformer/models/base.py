@@ -132,6 +132,10 @@ class RetrievalModel(SequentialRecommender):
             item_ids = torch.arange(self.n_items, device=self.tokens.ids.weight.device)
         return self._normalised(self.tokens.items(item_ids))
 
+    def item_vectors_of_attributes(self, values: dict[str, Tensor]) -> Tensor:
+        """Target vectors [M, D] of items that have no row in the id table, from attributes [M] or [M, S]."""
+        return self._normalised(self.tokens.items_of_attributes(values))
+
     def _normalised(self, vectors: Tensor) -> Tensor:
         if self.objective.similarity == "dot":
             return vectors

@@ -1,0 +1,50 @@
+"""A checkpoint → an export that serves: python -m recbole_kuaiformer.export --checkpoint X --out DIR."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from recbole_kuaiformer.index.base import IndexUnavailableError
+from recbole_kuaiformer.quick_start import USER_ERRORS, fail
+from recbole_kuaiformer.serving.bundle import ExportError
+from recbole_kuaiformer.serving.catalogue import RequestError
+from recbole_kuaiformer.serving.writing import export
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.export", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="a .pth file that training wrote")
+    parser.add_argument("--out", required=True, help="folder of the export, new or to be refreshed")
+    parser.add_argument("--index_factory", default="Flat", help="FAISS's factory string")
+    parser.add_argument("--index_parameters", default="", help="FAISS's search parameters")
+    args = parser.parse_args(arguments)
+    return run_command(lambda: _export(args))
+
+
+def _export(args: argparse.Namespace) -> None:
+    manifest = export(args.checkpoint, args.out, factory=args.index_factory, parameters=args.index_parameters)
+    kind = "exact" if manifest["index"]["exact"] else "approximate"
+    print(
+        f"{args.out}: {manifest['model']} on {manifest['dataset']}, {manifest['n_items']} items of width "
+        f"{manifest['dimension']}, index {manifest['index']['factory']} ({kind}), version "
+        f"{manifest['version']}"
+    )
+    if manifest["dropped"]:
+        print(f"{len(manifest['dropped'])} items added earlier are unknown to this checkpoint and left out: "
+              f"{', '.join(manifest['dropped'][:10])}")  # fmt: skip
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Run it; what a user can mend is one line on stderr and status 2."""
+    try:
+        command()
+    except (*USER_ERRORS, ExportError, RequestError, IndexUnavailableError, ValueError) as error:
+        return fail(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
