@@ -23,15 +23,9 @@ MAY_IMPORT = {
     "checkpoint": set(),
 }
 RECBOLE_IN = {
-    "models",
-    "evaluation",
-    "data/dataset",
-    "data/history",
-    "plugin",
-    "compat",
-    "checkpoint",
-    "quick_start",
-}
+    "models", "evaluation", "data/dataset", "data/history", "plugin", "compat", "checkpoint", "quick_start",
+    "serving", "benchmarks",
+}  # fmt: skip
 
 
 def imports_of(file):

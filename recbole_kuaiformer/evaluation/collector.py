@@ -11,7 +11,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_kuaiformer.index.base import Index
-from recbole_kuaiformer.index.multi_interest import Exclusions, retrieve, retrieve_readings
+from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores, retrieve, retrieve_readings
 from recbole_kuaiformer.index.ranks import count_above
 from recbole_kuaiformer.index.torch_exact import TorchIndex
 
@@ -203,10 +203,7 @@ class RankingCollector(Collector):
         )
 
     def _full_scores(self, users: _Pending, rows: Tensor, excluded: Exclusions | None) -> Tensor:
-        interests = users.interests[rows]
-        scores = interests[:, 0] @ self.items.T
-        for r in range(1, interests.shape[1]):
-            scores = torch.maximum(scores, interests[:, r] @ self.items.T)
+        scores = best_scores(users.interests[rows], self.items)
         scores[:, 0] = -torch.inf
         if excluded is not None:
             theirs = excluded.of_rows(rows)

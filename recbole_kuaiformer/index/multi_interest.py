@@ -73,6 +73,14 @@ class Retrieved:
     interests: Int64[Tensor, "B k"]
 
 
+def best_scores(interests: Float[Tensor, "B K D"], items: Float[Tensor, "N D"]) -> Float[Tensor, "B N"]:
+    """max_r(u_r · x) of every item, padding included (Eq. 9 of KuaiFormer); holds 2 B N scores at most."""
+    scores = interests[:, 0] @ items.T
+    for r in range(1, interests.shape[1]):
+        scores = torch.maximum(scores, interests[:, r] @ items.T)
+    return scores
+
+
 def retrieve(
     index: Index,
     interests: Float[Tensor, "B K D"],

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from recbole_kuaiformer.index.multi_interest import Exclusions
+from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores
 
 SCORES_AT_ONCE = 2**23
 ROWS_AT_ONCE = 1024
@@ -85,9 +85,7 @@ def _whole(
     items: Tensor, interests: Tensor, *, rows: Tensor, item_ids: Tensor, excluded: Exclusions | None
 ) -> tuple[Tensor, Tensor]:
     users, place = rows.unique(return_inverse=True)
-    scores = interests[users, 0] @ items.T
-    for r in range(1, interests.shape[1]):
-        scores = torch.maximum(scores, interests[users, r] @ items.T)
+    scores = best_scores(interests[users], items)
     own = scores[place, item_ids][:, None]
     scores[:, 0] = -torch.inf
     if excluded is not None:
