@@ -5,7 +5,13 @@ import pytest
 import torch
 from recbole.quick_start import run, run_recbole
 
+from recbole_kuaiformer.benchmarks import gpu_retrieval
+from recbole_kuaiformer.index.base import IndexUnavailableError
+from recbole_kuaiformer.index.choose import build_index
+from recbole_kuaiformer.index.faiss_index import FaissGpuIndex, import_faiss
+from recbole_kuaiformer.index.torch_exact import TorchIndex
 from tests import worlds
+from tests.evaluation.test_ranking import trainer_of, twins
 from tests.models.test_contract import build
 
 pytestmark = [
@@ -44,6 +50,53 @@ def test_trains_on_one_gpu_and_resumes(path, objective):
     config = worlds.small(path, "cyclic", epochs=15, **objective)
     result = run_recbole(model="KuaiFormer", dataset="cyclic", config_dict=config)
     assert result["test_result"]["recall@5"] > 0.9
+
+
+@pytest.mark.parametrize("index", ["torch", "faiss_gpu", "auto"])
+@pytest.mark.parametrize("name", ["SASRec", "KuaiFormer"])
+def test_ranking_on_a_gpu_is_recboles(path, monkeypatch, name, index):
+    if index == "faiss_gpu":
+        _needs_faiss_gpu()
+    more = worlds.small(None, None) if name == "KuaiFormer" else {"load_col": None}
+    more = {key: value for key, value in more.items() if key not in ("dataset", "data_path", "topk")}
+    more |= {"data_path": path, "topk": [5, 20], "index": index}
+    _, model, config, (train, _, test) = trainer_of(name, "cyclic", report_both=True, **more)
+    by_index, by_matrix = twins(model.to(config["device"]), config, train, test)
+    assert by_index == by_matrix
+
+
+@pytest.mark.parametrize("k", [2047, 2048, 2049])
+def test_faiss_on_a_gpu_equals_torch_on_both_sides_of_its_limit(k):
+    _needs_faiss_gpu()
+    torch.manual_seed(0)
+    items, queries = torch.randn(5000, 24, device="cuda"), torch.randn(37, 24, device="cuda")
+    want, found = TorchIndex(items).search(queries, k=k), FaissGpuIndex(items).search(queries, k=k)
+    torch.testing.assert_close(found.scores, want.scores, rtol=1e-4, atol=1e-4)
+    assert (found.item_ids == want.item_ids).float().mean() > 0.99
+
+
+def test_auto_on_a_gpu_never_takes_the_cpu():
+    items = torch.randn(5000, 24, device="cuda")
+    index, line = build_index("auto", items)
+    assert index.search(items[1:5], k=3).item_ids.is_cuda
+    assert "cpu" not in index.description
+    assert "exact" in line
+
+
+def test_the_six_questions_are_answered(tmp_path, monkeypatch):
+    _needs_faiss_gpu()
+    monkeypatch.setattr(gpu_retrieval, "SIZES", (10_000,))
+    monkeypatch.setattr(gpu_retrieval, "QUESTIONS", {**gpu_retrieval.QUESTIONS})
+    for size in (1_000_000, 10_000_000):
+        del gpu_retrieval.QUESTIONS[f"{size:,} items"]
+    assert gpu_retrieval.main(["--out", str(tmp_path / "gpu.json")]) == 0
+
+
+def _needs_faiss_gpu():
+    try:
+        import_faiss(gpu=True)
+    except IndexUnavailableError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

@@ -237,17 +237,18 @@ class Retriever:
         return result
 
 
-def build_model(about: Mapping[str, Any], *, state: dict[str, Tensor], device: str = "cpu") -> Any:
-    """The exported model, built without its dataset and loaded with its weights.
+def build_model(about: Mapping[str, Any], *, state: dict[str, Tensor] | None, device: str = "cpu") -> Any:
+    """The exported model, built without its dataset and loaded with its weights (None leaves it untrained).
 
     Raises:
         ExportError: the weights do not fit the model.
     """
     config = ServingConfig(about["config"], device=torch.device(device), mask_known_positives=False)
-    dataset = ExportedDataset(about["schema"], state=state)
+    dataset = ExportedDataset(about["schema"], state=state or {})
     model = get_model(config["model"])(config, dataset)
     try:
-        model.load_state_dict(state)
+        if state is not None:
+            model.load_state_dict(state)
     except RuntimeError as error:
         raise bundle.ExportError(f"model.safetensors: does not fit {config['model']} ({error})") from error
     return model.to(device).eval()

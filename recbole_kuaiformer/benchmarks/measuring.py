@@ -1,0 +1,97 @@
+"""Seconds, percentiles and peak memory of a piece of code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def seconds(work: Callable[[], Any], *, repeats: int, warm_up: int = 1) -> list[float]:
+    """Wall seconds of each repetition, after a warm-up."""
+    for _ in range(warm_up):
+        work()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
+def interleaved(works: dict[str, Callable[[], Any]], *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of several works taken in turn, so that a busy machine slows all of them alike."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            taken[name] += seconds(work, repeats=1, warm_up=0)
+    return taken
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """p50, p95 and p99, in the unit of the values."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {f"p{p}": ordered[round(p / 100 * last)] for p in (50, 95, 99)}
+
+
+def median(values: list[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def peak_mib(work: Callable[[], Any]) -> float | None:
+    """MiB that the process's memory rises above where it stands, while work runs once; None if not Linux."""
+    if not _CLEAR.exists():
+        return None
+    before = _status("VmRSS")
+    _CLEAR.write_text("5")  # resets the high-water mark
+    work()
+    return max(0.0, _status("VmHWM") - before)
+
+
+def _status(key: str) -> float:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"{_STATUS}: no {key}")
+
+
+def available_gib() -> float:
+    """Memory that can be taken without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) / 2**20
+    raise OSError("/proc/meminfo: no MemAvailable")
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "cpu": _cpu(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,87 @@
+"""Retrieval measured: python -m recbole_kuaiformer.benchmarks.retrieval --out DIR [--quick].
+
+RecBole's full sort, torch, FAISS flat, HNSW and IVF over generated catalogues; a single request through a
+KuaiFormer; the evaluation of RecBole's SASRec on a real dataset. Writes retrieval.json, retrieval.md and
+retrieval.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_kuaiformer.benchmarks import measuring, retrieval_report
+
+BACKENDS = ("recbole-4096", "recbole-256", "torch", "faiss_cpu", "hnsw", "ivf")
+
+
+def plan(*, quick: bool, dataset: str, data_path: str) -> list[dict[str, Any]]:
+    """The cases to measure, in order."""
+    if quick:
+        search = {"n_interests": [1, 4], "k": [10, 100], "n_users": 256, "repeats": 1, "single_repeats": 5}
+        cases: list[dict[str, Any]] = [
+            {"kind": "search", "backend": backend, "n_items": 2_000, **search} for backend in BACKENDS[1:]
+        ]
+        ratios = {"n_users": 256, "n_interests": [1, 4], "k": 100, "recbole_batches": [4096], "rounds": 2}
+        cases.append({"kind": "ratios", "n_items": 2_000, **ratios})
+        cases.append({"kind": "request", "n_items": 2_000, "length": 64, "k": 100, "repeats": 5})
+        return cases
+    cases = []
+    for n_items, n_users, repeats in ((10_000, 4096, 3), (100_000, 4096, 3), (1_000_000, 512, 1)):
+        search = {"n_interests": [1, 4], "k": [10, 100, 500], "n_users": n_users, "repeats": repeats}
+        cases += [
+            {"kind": "search", "backend": backend, "n_items": n_items, "single_repeats": 50, **search}
+            for backend in BACKENDS
+        ]
+        ratios = {"n_users": n_users, "n_interests": [1, 4], "k": 100, "recbole_batches": [4096, 256]}
+        cases.append({"kind": "ratios", "n_items": n_items, "rounds": 5, **ratios})
+    cases.append({"kind": "request", "n_items": 100_000, "length": 256, "k": 500, "repeats": 200})
+    if dataset:
+        cases.append({"kind": "stock", "dataset": dataset, "data_path": data_path, "rounds": 5})
+    return cases
+
+
+def measured(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a case, measured in a process of its own; a case that dies is a row that says so."""
+    command = [sys.executable, "-m", "recbole_kuaiformer.benchmarks.retrieval_cases", json.dumps(case)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        return [{**case, "failed": lines[-1]}]
+    return [{"kind": case["kind"], **row} for row in json.loads(done.stdout.strip().splitlines()[-1])]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 if a case failed."""
+    parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.retrieval")
+    parser.add_argument("--out", required=True, help="folder of the results")
+    parser.add_argument("--quick", action="store_true", help="under a minute: small catalogues, few repeats")
+    parser.add_argument("--dataset", default="", help="also evaluate RecBole's SASRec on this dataset")
+    parser.add_argument("--data_path", default="", help="where the dataset lies, as in RecBole")
+    args = parser.parse_args(arguments)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    cases = plan(quick=args.quick, dataset=args.dataset, data_path=args.data_path)
+    for number, case in enumerate(cases, start=1):
+        start = time.perf_counter()
+        rows += measured(case)
+        what = " ".join(str(case[key]) for key in ("kind", "backend", "n_items", "dataset") if key in case)
+        print(f"{number}/{len(cases)} {what}: {time.perf_counter() - start:.0f} s", flush=True)
+        result = {"machine": measuring.machine(), "quick": args.quick, "rows": rows}
+        (out / "retrieval.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    (out / "retrieval.md").write_text(retrieval_report.markdown(result), encoding="utf-8")
+    if not retrieval_report.plot(result, out / "retrieval.png"):
+        print("matplotlib is not installed: no plot (pip install matplotlib)")
+    print(out / "retrieval.md")
+    return int(any("failed" in row for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
