@@ -58,7 +58,7 @@ def register() -> None:
     Config.__init__ = _with_checks(Config.__init__)
     recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
-    compat.after_load.append(with_recbole_config)
+    compat.after_load += [with_recbole_config, _with_evaluation_keys]
     Config._recbole_kuaiformer = True
 
 
@@ -82,6 +82,16 @@ def _read(config: Config, *parts: str) -> dict[str, Any]:
         return {}
     with file.open(encoding="utf-8") as text:
         return yaml.load(text, Loader=config.yaml_loader) or {}
+
+
+def _with_evaluation_keys(state: Any) -> Any:
+    """Checkpoints written without this package, or by an earlier version, lack keys of the evaluation."""
+    config = state.get("config") if isinstance(state, dict) else None
+    if isinstance(config, Config):
+        overall = _read(config, "overall") if config.model in MODELS else {}
+        for key, value in _read(config, "evaluation").items():
+            config.final_config_dict.setdefault(key, overall.get(key, value))
+    return state
 
 
 def _with_our_properties(load: Any) -> Any:

@@ -166,6 +166,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
             "stopping_step",
         }
         may_differ |= {"show_progress", "state", "config_files", "worker"}
+        may_differ |= {"evaluator", "index", "index_factory", "index_parameters", "index_spread", "rank_from"}
         for key in sorted((saved.keys() | mine.keys()) - may_differ):
             if saved.get(key) != mine.get(key):
                 self.logger.warning(

@@ -8,10 +8,10 @@ import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.model.general_recommender import BPR
-from recbole.quick_start import run_recbole
+from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
 
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.config import EvaluationSettings, SettingsError
 from recbole_kuaiformer.evaluation import collector, ranking
 from recbole_kuaiformer.models.dot_product import VECTORS, ScoreMismatchError
 from recbole_kuaiformer.plugin import MODELS
@@ -415,6 +415,20 @@ def test_the_log_says_once_which_index_why_and_which_reading(cyclic, caplog):
         trainer.evaluate(test, load_best_model=False)
     lines = [r.getMessage() for r in caplog.records if "index:" in r.getMessage()]
     assert lines == ["index: faiss_cpu Flat, exact (the model is on the CPU); history: kept"]
+
+
+@pytest.mark.parametrize("name", ["BPR", "KuaiFormer"])
+def test_checkpoints_without_our_keys_are_evaluated_as_ever(cyclic, name):
+    """Written by RecBole alone, or by an earlier version of this package."""
+    more = _without_data(worlds.small(None, None)) if name == "KuaiFormer" else {}
+    trainer, _, config, (train, _, _) = trainer_of(name, "cyclic", **{**more, **cyclic})
+    for key in [*EvaluationSettings.keys()]:
+        del config.final_config_dict[key]
+    trainer.fit(train, None, saved=True)
+    config, model, _, _, _, test = load_data_and_model(trainer.saved_model_file)
+    assert config["evaluator"] == ("faiss" if name == "KuaiFormer" else "recbole")
+    again = get_trainer(config["MODEL_TYPE"], name)(config, model)
+    assert np.isfinite(again.evaluate(test, load_best_model=False)["recall@5"])
 
 
 def test_recboles_own_evaluation_is_untouched_unless_asked_for(cyclic):
