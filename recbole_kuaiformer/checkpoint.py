@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from recbole.utils import EvaluatorType, FeatureType, InputType, ModelType, get_
 
 FORMAT = "recbole_kuaiformer/1"
 _ENUMS = {enum.__name__: enum for enum in (EvaluatorType, FeatureType, InputType, ModelType)}
+
+
+FINGERPRINT = "dataset_fingerprint"  # key of the configuration; written by training, never given
 
 
 class CheckpointError(ValueError):
@@ -45,6 +49,19 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of recbole_kuaiformer")
     return state
+
+
+def fingerprint(dataset: Any) -> str:
+    """SHA-256 of the numbers a RecBole dataset gives its items and token fields (users excepted).
+
+    RecBole numbers tokens as they first appear: weights fit a dataset only if the numbers are the same.
+    """
+    digest = hashlib.sha256()
+    for field in sorted(dataset.field2id_token):
+        if field != dataset.uid_field:
+            digest.update("\x1f".join([field, *map(str, dataset.field2id_token[field])]).encode())
+            digest.update(b"\x1e")
+    return digest.hexdigest()
 
 
 def plain_config(config: Config) -> dict[str, Any]:

@@ -249,6 +249,19 @@ class EvaluationSettings(Settings):
                 "exhaustively; set index to auto or faiss_cpu"
             )
 
+        if self.index_parameters and self.index_factory == "Flat":
+            raise SettingsError(
+                f"index_parameters: {self.index_parameters!r} is for approximate indexes, but index_factory "
+                "is Flat; name a factory, as IVF1024,Flat or HNSW32"
+            )
+        if self.index_spread is not None and self.index not in ("auto", "faiss_gpu"):
+            raise SettingsError(f"index_spread: {self.index_spread} are over GPUs, but index is {self.index}")
+
+    @property
+    def parameters(self) -> str:
+        """FAISS's search parameters; on RecBole's command line, which takes one =, written nprobe:16."""
+        return self.index_parameters.replace(":", "=")
+
     @property
     def readings(self) -> tuple[str, ...]:
         """The readings of history to report, the one that counts first."""

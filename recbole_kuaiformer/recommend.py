@@ -36,11 +36,15 @@ def _recommend(args: argparse.Namespace) -> None:
         diversity=args.diversity,
         category=args.category,
     )
-    print(table(result, retriever.catalogue))
-    if result.unknown[0]:
-        print(f"not known to the model and left out: {', '.join(result.unknown[0])}")
-    if not result.tokens[0]:
+    unknown = result.unknown[0]
+    if result.tokens[0]:
+        print(table(result, retriever.catalogue))
+    elif len(unknown) == len(history):
         print("nothing of the history is known, so there is nothing to recommend from")
+    else:
+        print("every item is in the history already (--keep_history lets them come again)")
+    if unknown:
+        print(f"not known to the model and left out: {', '.join(unknown)}")
 
 
 def table(result: Recommendations, catalogue: Catalogue) -> str:
@@ -52,7 +56,7 @@ def table(result: Recommendations, catalogue: Catalogue) -> str:
     ):
         place = catalogue.ids[token] - 1
         more = [_text(catalogue.columns[name][place]) for name in columns]
-        rows.append([str(rank), token, f"{score:.4f}", str(interest + 1), *more])
+        rows.append([str(rank), _text(token), f"{score:.4f}", str(interest + 1), *more])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
@@ -61,6 +65,7 @@ def table(result: Recommendations, catalogue: Catalogue) -> str:
 
 def _text(value: object) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 

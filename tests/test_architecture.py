@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "data": {"data", "config", "compat"},
     "models": {"models", "config", "encoders", "losses", "data"},
     "evaluation": {"evaluation", "config", "checkpoint", "data", "index", "models"},
-    "serving": {"serving", "config", "checkpoint", "index", "models"},
+    "serving": {"serving", "checkpoint", "compat", "index", "models"},
     "config": set(),
     "compat": set(),
     "checkpoint": set(),

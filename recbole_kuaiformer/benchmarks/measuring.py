@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import statistics
@@ -53,13 +55,24 @@ def median(values: list[float]) -> float:
 
 
 def peak_mib(work: Callable[[], Any]) -> float | None:
-    """MiB that the process's memory rises above where it stands, while work runs once; None if not Linux."""
+    """MiB that the process's memory rises above where it stands, while work runs once; None if not Linux.
+
+    What earlier work freed is handed back to the system first: else it would be used again unseen.
+    """
     if not _CLEAR.exists():
         return None
+    gc.collect()
+    _trim()
     before = _status("VmRSS")
     _CLEAR.write_text("5")  # resets the high-water mark
     work()
     return max(0.0, _status("VmHWM") - before)
+
+
+def _trim() -> None:
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc
+        libc.malloc_trim(0)
 
 
 def _status(key: str) -> float:

@@ -24,7 +24,8 @@ BACKENDS = ("recbole-4096", "recbole-256", "torch", "faiss_cpu", "hnsw", "ivf")
 def plan(*, quick: bool, dataset: str, data_path: str) -> list[dict[str, Any]]:
     """The cases to measure, in order."""
     if quick:
-        search = {"n_interests": [1, 4], "k": [10, 100], "n_users": 256, "repeats": 1, "single_repeats": 5}
+        search = {"n_interests": [1, 4], "k": [10, 100], "n_users": 256, "repeats": 1}
+        search |= {"single_repeats": 5, "batch_repeats": 3}
         cases: list[dict[str, Any]] = [
             {"kind": "search", "backend": backend, "n_items": 2_000, **search} for backend in BACKENDS[1:]
         ]
@@ -33,11 +34,11 @@ def plan(*, quick: bool, dataset: str, data_path: str) -> list[dict[str, Any]]:
         cases.append({"kind": "request", "n_items": 2_000, "length": 64, "k": 100, "repeats": 5})
         return cases
     cases = []
-    for n_items, n_users, repeats in ((10_000, 4096, 3), (100_000, 4096, 3), (1_000_000, 512, 1)):
-        search = {"n_interests": [1, 4], "k": [10, 100, 500], "n_users": n_users, "repeats": repeats}
+    for n_items, n_users, singles in ((10_000, 4096, 200), (100_000, 4096, 200), (1_000_000, 512, 100)):
+        search = {"n_interests": [1, 4], "k": [10, 100, 500], "n_users": n_users, "repeats": 1}
+        search |= {"single_repeats": singles, "batch_repeats": singles // 10}
         cases += [
-            {"kind": "search", "backend": backend, "n_items": n_items, "single_repeats": 50, **search}
-            for backend in BACKENDS
+            {"kind": "search", "backend": backend, "n_items": n_items, **search} for backend in BACKENDS
         ]
         ratios = {"n_users": n_users, "n_interests": [1, 4], "k": 100, "recbole_batches": [4096, 256]}
         cases.append({"kind": "ratios", "n_items": n_items, "rounds": 5, **ratios})

@@ -160,7 +160,7 @@ def _measured(
         "seconds": taken,
         "peak_mib": memory,
         "single_ms": _latency(answer, users, rows=1, repeats=case["single_repeats"]),
-        "batch_ms": _latency(answer, users, rows=64, repeats=max(3, case["single_repeats"] // 5)),
+        "batch_ms": _latency(answer, users, rows=64, repeats=case["batch_repeats"]),
     }
     if index is not None and not index.is_exact:
         result["recall"] = _recall(index, items, users[:RECALL_USERS], k=k)

@@ -64,7 +64,8 @@ def _search(rows: Rows) -> str:
         return ""
     head = ["items", "K", "k", "backend", "users/s", "recall", "build s", "peak MiB"]
     head += ["one p50 / p95 / p99 ms", "64 users p50 / p95 / p99 ms"]
-    return "## Each backend in a process of its own\n\n" + _table(head, body)
+    about = "Percentiles of few repetitions are the largest ones: see retrieval.json for how many there were."
+    return f"## Each backend in a process of its own\n\n{about}\n\n" + _table(head, body)
 
 
 def _search_row(row: dict[str, Any]) -> list[str]:

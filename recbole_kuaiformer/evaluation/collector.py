@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
-from recbole_kuaiformer.index.base import Index
+from recbole_kuaiformer.index.base import NONE, Index
 from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores, retrieve, retrieve_readings
 from recbole_kuaiformer.index.ranks import count_above
 from recbole_kuaiformer.index.torch_exact import TorchIndex
@@ -68,6 +69,7 @@ class RankingCollector(Collector):
             rank_from is not None and self.k >= rank_from and not self.register.need("rec.items")
         )
         self.index: Index | None = None
+        self._said_short = False
         self.end()
 
     def begin(self, index: Index, items: Tensor) -> None:
@@ -158,7 +160,7 @@ class RankingCollector(Collector):
         for name, excluded, ids, hit in zip(self.readings, readings, lists, hits):
             struct = self.structs.get(name, self.data_struct)
             if self.register.need("rec.items"):
-                struct.update_tensor("rec.items", ids)
+                struct.update_tensor("rec.items", self._filled(users, ids, excluded))  # type: ignore[arg-type]
             if self.register.need("rec.topk"):
                 struct.update_tensor("rec.topk", torch.cat([hit, n_positives[:, None]], dim=1).int())
             if self.register.need("rec.meanrank"):
@@ -178,6 +180,28 @@ class RankingCollector(Collector):
             ids[tied] = self._by_full_row(users, tied, excluded)
             lists.append(ids)
         return lists
+
+    def _filled(self, users: _Pending, ids: Tensor, excluded: Exclusions | None) -> Tensor:
+        """Lists that an approximate index left short, filled up with the best items it missed.
+
+        For metrics that count what is recommended: they would take a gap for an item.
+        """
+        short = (ids == NONE).any(1).nonzero().flatten()
+        if len(short) == 0 or self.index.is_exact:  # type: ignore[union-attr]
+            return ids
+        if not self._said_short:
+            self._said_short = True
+            name = self.index.description  # type: ignore[union-attr]
+            getLogger().warning(
+                f"{name}: the lists of some users are short; for coverage and the like they are filled up "
+                "from the exact ranking (a higher nprobe or efSearch finds more)"
+            )
+        ids = ids.clone()
+        for row, exact in zip(short.tolist(), self._by_full_row(users, short, excluded)):
+            found = ids[row][ids[row] != NONE]
+            missed = exact[~torch.isin(exact, found)]
+            ids[row] = torch.cat([found, missed])[: self.k]
+        return ids
 
     def _hits_by_rank(self, users: _Pending, excluded: Exclusions | None) -> Tensor:
         rows, item_ids = users.positives.rows, users.positives.item_ids

@@ -10,11 +10,12 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
 
+from recbole_kuaiformer.checkpoint import FINGERPRINT, fingerprint
 from recbole_kuaiformer.config import EvaluationSettings, SettingsError
 from recbole_kuaiformer.data.history import LOG_ROW, past_items
 from recbole_kuaiformer.evaluation.collector import RankingCollector, UserBatch
 from recbole_kuaiformer.index.base import IndexUnavailableError
-from recbole_kuaiformer.index.choose import build_index
+from recbole_kuaiformer.index.choose import INDEXES, build_index
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from recbole_kuaiformer.models.dot_product import DotProductModel, check_scores, dot_product_model
 
@@ -52,6 +53,7 @@ class IndexRanking:
         self._readings = self.evaluation.readings if is_sequential else ("masked",)
         self._vectors = self._served_vectors()
         self._said: set[str] = set()
+        self._index_name, self._index_said = self.evaluation.index, False
         if self._vectors is not None or self._masks:
             self.eval_collector = RankingCollector(
                 config, readings=self._readings, rank_from=self.evaluation.rank_from
@@ -89,6 +91,12 @@ class IndexRanking:
             return f"eval_args: mode {sorted(map(str, modes))}: ranking among sampled items needs no index"
         return None
 
+    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        """RecBole's fit; the checkpoint's configuration also holds the dataset's fingerprint."""
+        recbole: Any = super()
+        self.config[FINGERPRINT] = fingerprint(train_data.dataset)
+        return recbole.fit(train_data, *args, **kwargs)
+
     # ---- RecBole's seam ------------------------------------------------------------------------------
 
     def evaluate(
@@ -107,7 +115,10 @@ class IndexRanking:
         self._check(eval_data)
         try:
             result = recbole.evaluate(eval_data, load_best_model, model_file, show_progress)
-            result.update(collector.index_recall())
+            recall = collector.index_recall()
+            if recall and not self.config["single_spec"]:
+                recall = recbole._map_reduce(recall, self._num_sample)
+            result.update(recall)
             for name, struct in collector.other_structs.items():
                 other = self.evaluator.evaluate(struct)
                 if not self.config["single_spec"]:
@@ -146,15 +157,19 @@ class IndexRanking:
         asked = self.evaluation
         try:
             index, line = build_index(
-                asked.index,
+                self._index_name,
                 items,
                 factory=asked.index_factory,
-                parameters=asked.index_parameters,
+                parameters=asked.parameters,
                 spread=asked.index_spread,  # type: ignore[arg-type]
             )
         except (IndexUnavailableError, ValueError) as error:
             raise SettingsError(str(error)) from error
-        self._say(f"{line}; {self._reading_line()}")
+        if not self._index_said:
+            self.logger.info(f"{line}; {self._reading_line()}")
+            self._index_said = True
+        if items.is_cuda and index.is_exact:  # the trial of auto is held once, its outcome kept
+            self._index_name = next(name for name, kind in INDEXES.items() if type(index) is kind)
         self.eval_collector.begin(index, items)
 
     def _reading_line(self) -> str:
@@ -214,7 +229,7 @@ class IndexRanking:
             return rows, item_ids
         self._say(
             "history: masked leaves out the last MAX_ITEM_LIST_LENGTH items alone; this dataset "
-            "(pre-split files) tells no more"
+            "(of pre-split files, or with a table of its own) tells no more"
         )
         item_ids = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
         rows = torch.arange(len(item_ids), device=item_ids.device)[:, None].expand_as(item_ids)

@@ -54,6 +54,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
     ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does; returns the best validation score and result."""
         self.check_cut_offs(train_data.dataset.item_num - 1)
+        self.config[checkpoint.FINGERPRINT] = checkpoint.fingerprint(train_data.dataset)
         if self.settings.resume_from and self.start_epoch == 0:
             self.resume_checkpoint(self.settings.resume_from)
         if self.is_finished or self.start_epoch >= self.epochs > 0:
@@ -156,7 +157,14 @@ class RetrievalTrainer(IndexRanking, Trainer):
                 f"{path}: a checkpoint of {saved['model']} on {saved['dataset']}, "
                 f"not of {mine['model']} on {mine['dataset']}"
             )
+        key = checkpoint.FINGERPRINT
+        if saved.get(key, mine.get(key)) != mine.get(key):
+            raise checkpoint.CheckpointError(
+                f"{path}: trained on other files of {mine['dataset']} (its items have other numbers); resume "
+                "on the files it was trained on"
+            )
         may_differ = {
+            key,
             "resume_from",
             "epochs",
             "device",

@@ -43,11 +43,13 @@ class Index(Protocol):
     Attributes:
         n_items: N − 1, items that can be found.
         is_exact: whether the result is the true top-k, up to rounding of the dot products.
+        max_k: the largest k an approximate index can search for; None for any.
         description: what it is, for the log.
     """
 
     n_items: int
     is_exact: bool
+    max_k: int | None
     description: str
 
     def search(self, queries: Float[Tensor, "Q D"], *, k: int) -> TopK:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,7 +29,8 @@ def build_index(
     """The index of that name over the item table, and one line for the log: which, why, exact or not.
 
     ``auto``: on a CUDA device with GPU FAISS the faster of it and torch, by trial; on one without it torch
-    on that device, never the CPU; on the CPU FAISS, or torch where there is no FAISS.
+    on that device, never the CPU; on the CPU FAISS, or torch where there is no FAISS. A factory that GPU
+    FAISS does not have is searched by CPU FAISS, and the line says so.
 
     Args:
         name: ``auto`` or one of INDEXES.
@@ -64,16 +64,27 @@ def _build(name: str, items: Tensor, *, factory: str, parameters: str, spread: S
 
 
 def _automatic(items: Tensor, *, factory: str, parameters: str, spread: Spread | None) -> tuple[Index, str]:
-    options: dict[str, Any] = {"factory": factory, "parameters": parameters, "spread": spread}
-    preferred = "faiss_gpu" if items.is_cuda else "faiss_cpu"
+    if items.is_cuda:
+        return _automatic_on_gpu(items, factory=factory, parameters=parameters, spread=spread)
+    if spread:
+        raise ValueError(f"index_spread: {spread} are over GPUs, but the model is on the CPU")
     try:
-        index = _build(preferred, items, **options)
+        return FaissCpuIndex(items, factory=factory, parameters=parameters), "the model is on the CPU"
     except IndexUnavailableError as error:
         if not is_flat(factory):
             raise
         return TorchIndex(items), str(error)
-    if not items.is_cuda:
-        return index, "the model is on the CPU"
+
+
+def _automatic_on_gpu(
+    items: Tensor, *, factory: str, parameters: str, spread: Spread | None
+) -> tuple[Index, str]:
+    try:
+        index = FaissGpuIndex(items, factory=factory, parameters=parameters, spread=spread)
+    except (IndexUnavailableError, ValueError) as error:
+        if is_flat(factory):
+            return TorchIndex(items), str(error)
+        return FaissCpuIndex(items, factory=factory, parameters=parameters), str(error)
     if not index.is_exact or spread:
         return index, "the model is on a GPU"
     return _faster(index, TorchIndex(items), items=items)

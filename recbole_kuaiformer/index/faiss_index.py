@@ -28,6 +28,15 @@ _REINSTALL = "run `pip uninstall -y faiss-cpu faiss-gpu`, then install one of th
 _of_thread = threading.local()
 
 
+class _BlasThreshold:
+    lock = threading.Lock()
+    n_users = 0
+    before = 0
+
+
+_blas = _BlasThreshold()
+
+
 def import_faiss(*, gpu: bool) -> Any:
     """The module, checked.
 
@@ -99,6 +108,8 @@ class FaissCpuIndex:
         ValueError: bad items, or a factory string or parameters FAISS does not know.
     """
 
+    max_k: int | None = None
+
     def __init__(self, items: Float[Tensor, "N D"], *, factory: str = FLAT, parameters: str = "") -> None:
         check_items(items)
         self._faiss = import_faiss(gpu=False)
@@ -124,7 +135,7 @@ class FaissCpuIndex:
         if self._index is not None:
             scores, places = self._index.search(rows, found)
         else:
-            with _one_product(self._faiss, n_queries=len(rows), size=rows.shape[1]):
+            with _one_product(self._faiss, n_queries=len(rows)):
                 scores, places = self._faiss.knn(
                     rows, self._vectors, found, metric=self._faiss.METRIC_INNER_PRODUCT
                 )
@@ -147,6 +158,8 @@ class FaissGpuIndex:
         ValueError: bad items, or a factory string FAISS does not know.
     """
 
+    max_k: int | None = GPU_MAX_K
+
     def __init__(
         self,
         items: Float[Tensor, "N D"],
@@ -157,16 +170,15 @@ class FaissGpuIndex:
     ) -> None:
         check_items(items)
         self._faiss = import_faiss(gpu=True)
-        self._items = items.detach()[1:].contiguous()
+        self._items = items.detach()[1:].float().contiguous()
         self.n_items = len(self._items)
         self.is_exact = is_flat(factory)
         self.description = f"faiss_gpu {factory}" + (f", {spread}" if spread else f" on {items.device}")
         self._index: Any = None
         if spread or not self.is_exact:
             vectors = _as_numpy(self._items)
-            self._index = self._on_gpus(
-                build_faiss(vectors, factory=factory, parameters=parameters), spread=spread
-            )
+            built = build_faiss(vectors, factory=factory, parameters=parameters)
+            self._index = self._on_gpus(built, factory=factory, spread=spread)
         elif not items.is_cuda:
             raise IndexUnavailableError("index: faiss_gpu needs the model on a GPU; it is on the CPU")
         self._torch = TorchIndex(items)
@@ -188,7 +200,7 @@ class FaissGpuIndex:
         if self._index is not None:
             scores, places = self._index.search(_as_numpy(queries), found)
             return _from_faiss(scores, places, like=queries).widened(k)
-        return self._brute_force(queries.to(self._items).contiguous(), k=found).widened(k)
+        return self._brute_force(queries.detach().to(self._items).contiguous(), k=found).widened(k)
 
     @torch.no_grad()
     def _brute_force(self, queries: Float[Tensor, "Q D"], *, k: int) -> TopK:
@@ -221,14 +233,20 @@ class FaissGpuIndex:
         kept[number].setDefaultStream(number, self._faiss.cast_integer_to_cudastream_t(stream))
         return kept[number]
 
-    def _on_gpus(self, index: Any, *, spread: Spread | None) -> Any:
+    def _on_gpus(self, index: Any, *, factory: str, spread: Spread | None) -> Any:
         faiss = self._faiss
-        if spread is None:
-            device = self._items.device.index or 0
-            return faiss.index_cpu_to_gpu(self._resources(torch.device("cuda", device)), device, index)
         options = faiss.GpuMultipleClonerOptions()
         options.shard = spread == "shards"
-        return faiss.index_cpu_to_all_gpus(index, co=options)
+        device = self._items.device.index or 0
+        try:
+            if spread:
+                return faiss.index_cpu_to_all_gpus(index, co=options)
+            return faiss.index_cpu_to_gpu(self._resources(torch.device("cuda", device)), device, index)
+        except RuntimeError as error:
+            raise ValueError(
+                f"index_factory: FAISS has no {factory!r} on a GPU ({_reason(error)}); set index: faiss_cpu, "
+                "or take one of IVF"
+            ) from error
 
 
 def build_faiss(vectors: Any, *, factory: str, parameters: str = "") -> Any:
@@ -290,8 +308,15 @@ def read_faiss(path: Path, *, parameters: str = "") -> Any:
 
 
 def add_vectors(index: Any, vectors: Float[Tensor, "M D"]) -> None:
-    """Append vectors to a FAISS index."""
-    index.add(_as_numpy(vectors))
+    """Append vectors to a FAISS index.
+
+    Raises:
+        ValueError: an index of its kind takes no more vectors.
+    """
+    try:
+        index.add(_as_numpy(vectors))
+    except RuntimeError as error:
+        raise ValueError(f"{type(index).__name__} takes no more vectors: {_reason(error)}") from error
 
 
 class LoadedFaissIndex:
@@ -301,6 +326,8 @@ class LoadedFaissIndex:
         index: FAISS's own, over items 1 … N−1 in this order. is_exact: whether it is flat.
         description: for the log.
     """
+
+    max_k: int | None = None
 
     def __init__(self, index: Any, *, is_exact: bool, description: str) -> None:
         self._index, self.n_items = index, int(index.ntotal)
@@ -318,14 +345,26 @@ class LoadedFaissIndex:
 
 
 @contextmanager
-def _one_product(faiss: Any, *, n_queries: int, size: int) -> Iterator[None]:
-    """Let FAISS multiply matrices from BLAS_FROM_ROWS queries on; its own threshold is 2 000 rows at D=64."""
-    before = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = 0 if n_queries >= BLAS_FROM_ROWS else n_queries * size + 1
+def _one_product(faiss: Any, *, n_queries: int) -> Iterator[None]:
+    """Let FAISS multiply matrices from BLAS_FROM_ROWS queries on; its own threshold is 2 000 rows at D=64.
+
+    The threshold is the whole process's: the first of several threads changes it, the last one restores it.
+    """
+    if n_queries < BLAS_FROM_ROWS:
+        yield
+        return
+    with _blas.lock:
+        if _blas.n_users == 0:
+            _blas.before = faiss.cvar.distance_compute_blas_threshold
+            faiss.cvar.distance_compute_blas_threshold = 0
+        _blas.n_users += 1
     try:
         yield
     finally:
-        faiss.cvar.distance_compute_blas_threshold = before
+        with _blas.lock:
+            _blas.n_users -= 1
+            if _blas.n_users == 0:
+                faiss.cvar.distance_compute_blas_threshold = _blas.before
 
 
 def _reason(error: RuntimeError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -161,6 +162,8 @@ def _retrieve_block(
 ) -> tuple[Retrieved, ...]:
     longest = max((_longest(one, len(interests)) for one in readings), default=0)
     fetched = min(k + min(longest, overfetch), index.n_items)
+    if not index.is_exact:
+        fetched = min(fetched, index.max_k or fetched)
     found = _search(index, interests, k=fetched)
     lists = _Merged.of(found)
     return tuple(
@@ -189,19 +192,35 @@ def _completed(
         doubtful = ~certified(result, found=found, n_items=index.n_items)
     else:
         doubtful = result.item_ids[:, -1] == NONE  # all that can be known: the list is not full
-    rows = doubtful.nonzero().flatten()
-    if len(rows) == 0:
-        return result
-    theirs = excluded.of_rows(rows)
-    deep = min(k + _longest(theirs, len(rows)), index.n_items)
-    again = _Merged.of(_search(index, interests[rows], k=deep)).best(k=k, excluded=theirs)
-    for ours, more in (
-        (result.item_ids, again.item_ids),
-        (result.scores, again.scores),
-        (result.interests, again.interests),
-    ):
-        ours[rows] = more
+    counts = excluded.counts(len(interests))
+    for rows, depth in _buckets(doubtful.nonzero().flatten(), counts, k=k, n_interests=interests.shape[1]):
+        depth = min(depth, index.n_items)
+        if not index.is_exact:
+            depth = min(depth, index.max_k or depth)
+        found_deep = _Merged.of(_search(index, interests[rows], k=depth))
+        again = found_deep.best(k=k, excluded=excluded.of_rows(rows))
+        result.item_ids[rows], result.scores[rows] = again.item_ids, again.scores
+        result.interests[rows] = again.interests
     return result
+
+
+def _buckets(
+    rows: Int64[Tensor, " R"], counts: Int64[Tensor, " B"], *, k: int, n_interests: int
+) -> Iterator[tuple[Int64[Tensor, " S"], int]]:
+    """Rows to search again and how deep, few enough at a time to hold their lists.
+
+    k + what a row excludes leaves no doubt. Rows of like numbers go together, so that one user with a long
+    history does not deepen the search of all.
+    """
+    depths = k + counts[rows]
+    while len(rows):
+        deepest = int(depths.max())
+        chosen = (2 * depths > deepest).nonzero().flatten()
+        chosen = chosen[: max(1, RESULTS_AT_ONCE // (n_interests * deepest))]
+        yield rows[chosen], deepest
+        left = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        left[chosen] = False
+        rows, depths = rows[left], depths[left]
 
 
 def certified(result: Retrieved, *, found: TopK, n_items: int) -> Bool[Tensor, " B"]:

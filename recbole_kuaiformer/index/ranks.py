@@ -11,6 +11,7 @@ from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores
 SCORES_AT_ONCE = 2**23
 ROWS_AT_ONCE = 1024
 ROUNDING = 1e-6  # of |u||x|: two products of one pair of vectors, in matrices of other shapes, differ by less
+COARSE_ROUNDING = 2e-3  # the same where products may be of TF32 or bfloat16
 
 
 @torch.no_grad()
@@ -63,7 +64,8 @@ def _streamed(
     theirs = None if excluded is None else excluded.of_rows(users)
     wanted = items[item_ids]
     own = (interests[rows] @ wanted[..., None]).squeeze(-1).amax(1)[:, None]
-    slack = ROUNDING * interests[rows].norm(dim=-1).amax(1)[:, None] * wanted.norm(dim=-1)[:, None]
+    rounding = ROUNDING if torch.get_float32_matmul_precision() == "highest" else COARSE_ROUNDING
+    slack = rounding * interests[rows].norm(dim=-1).amax(1)[:, None] * wanted.norm(dim=-1)[:, None]
     above, close = torch.zeros_like(rows), torch.zeros_like(rows)
     width = max(1, SCORES_AT_ONCE // (interests.shape[1] * len(rows)))
     for start in range(1, len(items), width):

@@ -23,6 +23,7 @@ class TorchIndex:
     """
 
     is_exact = True
+    max_k: int | None = None
 
     def __init__(self, items: Float[Tensor, "N D"]) -> None:
         check_items(items)

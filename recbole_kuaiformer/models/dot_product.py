@@ -139,11 +139,13 @@ def check_scores(model: Any, interaction: Interaction, *, interests: Tensor, ite
             "vectors; a row too many may belong to a mask token. Set evaluator: recbole"
         )
     ours = torch.stack([interests[:, r] @ items.T for r in range(interests.shape[1])]).amax(0)
-    scale = theirs[:, 1:].abs().amax().clamp(min=1e-6)
-    worst = (ours[:, 1:] - theirs[:, 1:]).abs().amax()
-    if not worst <= 1e-4 * scale:
-        raise ScoreMismatchError(
-            f"{name}: dot products of its vectors differ from full_sort_predict by up to {float(worst):.3g} "
-            f"(scores reach {float(scale):.3g}); an output bias, a normalisation or a temperature may be "
-            "missing from user_vectors and item_vectors. Set evaluator: recbole"
-        )
+    lengths = interests.norm(dim=-1).amax(1)[:, None] * items.norm(dim=-1)
+    difference = (ours - theirs).abs()[:, 1:]
+    if bool((difference <= (1e-4 * theirs.abs() + 2e-5 * lengths)[:, 1:]).all()):
+        return
+    raise ScoreMismatchError(
+        f"{name}: dot products of its vectors differ from full_sort_predict by up to "
+        f"{float(difference.amax()):.3g} (scores reach {float(theirs[:, 1:].abs().amax()):.3g}); an output "
+        "bias, a normalisation or a temperature may be missing from user_vectors and item_vectors. Set "
+        "evaluator: recbole"
+    )

@@ -33,14 +33,22 @@ class Catalogue:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", {token: i for i, token in enumerate(self.tokens) if i})
 
+    def check_column(self, column: str) -> None:
+        """Refuse a column that is not there.
+
+        Raises:
+            RequestError: names the columns that are.
+        """
+        if column not in self.columns:
+            raise RequestError(f"category: no column {column!r} in the export; there is {[*self.columns]}")
+
     def categories(self, column: str) -> Tensor:
         """A number for each item's value of the column, [N]; of a list its first one; 0 where unknown.
 
         Raises:
             RequestError: there is no such column.
         """
-        if column not in self.columns:
-            raise RequestError(f"category: no column {column!r} in the export; there is {[*self.columns]}")
+        self.check_column(column)
         numbers: dict[Any, int] = {}
         found = torch.zeros(len(self.tokens), dtype=torch.int64)
         for place, value in enumerate(self.columns[column], start=1):

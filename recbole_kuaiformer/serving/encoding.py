@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
@@ -15,6 +16,29 @@ from recbole_kuaiformer.models.base import RetrievalModel
 from recbole_kuaiformer.serving.catalogue import Catalogue, RequestError
 
 AttributeLists = Mapping[str, Sequence[Sequence[Any]]]
+
+
+def checked_histories(histories: Any) -> list[list[str]]:
+    """Lists of tokens as strings; whole numbers, tuples, arrays and tensors are taken too.
+
+    Raises:
+        RequestError: a string or a single token stands where a list belongs, or a token is no token.
+    """
+    if isinstance(histories, str) or not hasattr(histories, "__iter__"):
+        raise RequestError(f"histories: a list of lists of tokens is needed, got {histories!r}")
+    return [_tokens(history, row=row) for row, history in enumerate(histories)]
+
+
+def _tokens(history: Any, *, row: int) -> list[str]:
+    if isinstance(history, str) or not hasattr(history, "__iter__"):
+        raise RequestError(f"histories: a list of lists of tokens is needed, got {history!r} as number {row}")
+    values = history.tolist() if hasattr(history, "tolist") else [*history]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
+            raise RequestError(
+                f"histories: number {row} holds {value!r}; tokens are strings or whole numbers"
+            )
+    return [str(value) for value in values]
 
 
 @dataclass(frozen=True)
@@ -83,6 +107,23 @@ class HistoryReader:
                     f"attributes: {name!r} has lists for {len(lists)} histories, but there are {n_histories}"
                 )
 
+    def check_items(self, values: Mapping[str, Sequence[Any]], *, names: Sequence[str]) -> int:
+        """How many new items the attribute values are of.
+
+        Raises:
+            RequestError: an attribute is missing, is not the model's, or has another number of values.
+        """
+        for name in {*names} ^ {*values}:
+            why = "is missing" if name in names else "is not read by the model"
+            raise RequestError(f"values: {name!r} {why}; the model reads {[*names]}")
+        for name, given in values.items():
+            if isinstance(given, str):
+                raise RequestError(f"values: {name!r} needs one value for each new item, got {given!r}")
+        n_new = {name: len(given) for name, given in values.items()}
+        if len({*n_new.values()}) != 1:
+            raise RequestError(f"values: as many values of each attribute are needed, got {n_new}")
+        return n_new[names[0]]
+
     def batch(self, histories: Sequence[History], attributes: AttributeLists) -> Interaction:
         """The histories as RecBole's models read them, padded on the right; attributes not given are missing.
 
@@ -119,15 +160,37 @@ class HistoryReader:
             return torch.tensor([_padded([_number(v, name) for v in row], width, torch.nan) for row in rows])
         known = self._vocabulary[name]
         if kind == "discrete":
-            return torch.tensor([_padded([known.get(str(v), 0) for v in row], width, 0) for row in rows])
-        most = max((len(value or ()) for row in rows for value in row), default=0) or 1
-        lists = [
-            [_padded([known.get(str(v), 0) for v in value or ()], most, 0) for value in row] for row in rows
-        ]
-        return torch.tensor([_padded(row, width, [0] * most) for row in lists])
+            return torch.tensor(
+                [_padded([_number_of(v, known, name) for v in row], width, 0) for row in rows]
+            )
+        lists = [[[_number_of(v, known, name) for v in _list(value, name)] for value in row] for row in rows]
+        most = max((len(numbers) for row in lists for numbers in row), default=0) or 1
+        padded = [[_padded(numbers, most, 0) for numbers in row] for row in lists]
+        return torch.tensor([_padded(row, width, [0] * most) for row in padded])
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    """A value that is a list of tokens; None where it is unknown."""
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise RequestError(f"attributes: a value of {name!r} is a list of tokens (or None), got {value!r}")
+    return value
+
+
+def _number_of(value: Any, known: Mapping[str, int], name: str) -> int:
+    """Id of a token; 0 where it is None or unknown to the model."""
+    if isinstance(value, float) and value.is_integer():  # what pandas makes of whole numbers beside NaN
+        value = int(value)
+    if value is not None and not isinstance(value, str | int | float | np.integer):
+        raise RequestError(f"attributes: a value of {name!r} is a token (or None), got {value!r}")
+    return known.get(str(value), 0)
 
 
 def _chosen(values: Sequence[Any], history: History, name: str) -> list[Any]:
+    if isinstance(values, str):
+        where = f"attributes: {name!r} needs one value for each item of history {history.row}"
+        raise RequestError(f"{where}, got the string {values!r}")
     if history.places and history.places[-1] >= len(values):
         raise RequestError(
             f"attributes: {name!r} needs one value for each item of history {history.row}, got {len(values)}"

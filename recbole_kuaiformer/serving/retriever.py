@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recbole_kuaiformer.index.base import NONE, Index, IndexUnavailableError
-from recbole_kuaiformer.index.choose import AUTO, build_index
+from recbole_kuaiformer.index.choose import AUTO, INDEXES, build_index
 from recbole_kuaiformer.index.diversity import choose_diverse
 from recbole_kuaiformer.index.faiss_index import LoadedFaissIndex, is_flat, read_faiss
 from recbole_kuaiformer.index.multi_interest import Exclusions, Retrieved, retrieve
@@ -22,7 +23,7 @@ from recbole_kuaiformer.models.base import RetrievalModel
 from recbole_kuaiformer.models.dot_product import DotProductModel, dot_product_model
 from recbole_kuaiformer.serving import bundle
 from recbole_kuaiformer.serving.catalogue import Catalogue, RequestError
-from recbole_kuaiformer.serving.encoding import AttributeLists, History, HistoryReader
+from recbole_kuaiformer.serving.encoding import AttributeLists, History, HistoryReader, checked_histories
 from recbole_kuaiformer.serving.schema import ExportedDataset, ServingConfig
 
 HISTORIES_AT_ONCE = 256
@@ -135,7 +136,8 @@ class Retriever:
 
         Args:
             histories: item tokens of each user, oldest first; the newest that the model can read count.
-            k: how many items; a user gets fewer where the catalogue has no more.
+            k: how many items; a user gets fewer where the catalogue has, or an approximate index finds, no
+                more.
             exclude_history: whether items of the whole history given stay out of the list.
             diversity: λ ≥ 0 of the controllable aggregation of ComiRec, in units of the score.
             category: column of the export that λ diversifies.
@@ -145,7 +147,9 @@ class Retriever:
         Raises:
             RequestError: names the argument at fault.
         """
-        self._check_request(histories, k=k, diversity=diversity, category=category)
+        k = min(self._checked_k(k), self.index.n_items)
+        self._check_choice(diversity=diversity, category=category)
+        histories = checked_histories(histories)
         attributes = attributes or {}
         self._reader.check(attributes, n_histories=len(histories))
         read = [self._reader.read(tokens, row=row) for row, tokens in enumerate(histories)]
@@ -178,31 +182,31 @@ class Retriever:
                 f"{type(model).__name__}: its item vectors are made from ids alone; train with "
                 "target_attributes: True and attributes of the items, or give vectors of your own"
             )
-        for name in model.tokens.of_item:
-            if name not in values:
-                raise RequestError(f"values: {name!r} is missing; the model reads {[*model.tokens.of_item]}")
-        n_new = {name: len(values[name]) for name in model.tokens.of_item}
-        if len({*n_new.values()}) != 1:
-            raise RequestError(f"values: as many values of each attribute are needed, got {n_new}")
+        n_new = self._reader.check_items(values, names=model.tokens.of_item)
         tensors = {
-            name: self._reader.values(name, [values[name]], width=n_new[name])[0]
-            for name in model.tokens.of_item
+            name: self._reader.values(name, [values[name]], width=n_new)[0] for name in model.tokens.of_item
         }
         with torch.inference_mode():
             return model.item_vectors_of_attributes(tensors)
 
     # ---- requests ------------------------------------------------------------------------------------
 
-    def _check_request(
-        self, histories: Sequence[Sequence[str]], *, k: int, diversity: float, category: str | None
-    ) -> None:
-        if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
-            raise RequestError("histories: a list of lists of tokens is needed, got a string in its place")
-        if k < 1:
-            raise RequestError(f"k: must be at least 1, got {k}")
-        if not 0 <= diversity < float("inf"):
-            raise RequestError(f"diversity: must be a finite number of at least 0, got {diversity}")
-        if diversity and category is None:
+    @staticmethod
+    def _checked_k(k: Any) -> int:
+        try:
+            number = operator.index(k)
+        except TypeError as error:
+            raise RequestError(f"k: must be an integer, got {k!r}") from error
+        if number < 1:
+            raise RequestError(f"k: must be at least 1, got {number}")
+        return number
+
+    def _check_choice(self, *, diversity: float, category: str | None) -> None:
+        if not isinstance(diversity, int | float) or not 0 <= diversity < float("inf"):
+            raise RequestError(f"diversity: must be a finite number of at least 0, got {diversity!r}")
+        if category is not None:
+            self.catalogue.check_column(category)
+        elif diversity:
             raise RequestError(
                 f"category: diversity needs a column of the items, one of {[*self.catalogue.columns]}"
             )
@@ -267,6 +271,8 @@ def vocabularies(dataset: Any) -> dict[str, dict[str, int]]:
 
 def _index(name: str, *, manifest: Mapping[str, Any], file: Path | None, vectors: Tensor) -> Index:
     """The backend asked for over the vectors; an approximate index is read as it was written."""
+    if name not in (AUTO, *INDEXES):
+        raise ValueError(f"index: {name!r} is not known; known: {AUTO}, {', '.join(INDEXES)}")
     factory, parameters = manifest["index"]["factory"], manifest["index"]["parameters"]
     if is_flat(factory) or name == "torch" or file is None:
         return build_index(name, vectors)[0]
@@ -278,4 +284,4 @@ def _index(name: str, *, manifest: Mapping[str, Any], file: Path | None, vectors
         if name != AUTO:
             raise
         return build_index("torch", vectors)[0]
-    return LoadedFaissIndex(index, is_exact=False, description=f"faiss_cpu {factory}")
+    return LoadedFaissIndex(index, is_exact=False, description=f"faiss_cpu {factory} {parameters}".rstrip())

@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from recbole.utils import FeatureSource, FeatureType, ModelType
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recbole_kuaiformer import checkpoint
+from recbole_kuaiformer import checkpoint, compat
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.faiss_index import add_vectors, build_faiss, read_faiss, write_faiss
 from recbole_kuaiformer.models.dot_product import dot_product_model
@@ -27,15 +28,24 @@ from recbole_kuaiformer.serving.retriever import build_model, vocabularies
 from recbole_kuaiformer.serving.schema import exported_config, schema_of
 
 CHECKED_ROWS = 16
+_OTHER_DATA = (
+    "{file}: the dataset's files are not those it was trained on (items have other numbers); put the old "
+    "ones back, or train again"
+)
 _PACKAGES = ("recbole-kuaiformer", "recbole", "torch", "numpy", "safetensors", "faiss-cpu", "faiss-gpu")
 
 
 def export(
-    file: str | Path, out: str | Path, *, factory: str = "Flat", parameters: str = ""
+    file: str | Path,
+    out: str | Path,
+    *,
+    factory: str = "Flat",
+    parameters: str = "",
+    data_path: str | Path | None = None,
 ) -> dict[str, Any]:
     """Write the trained model, its items and an index over them; returns the manifest.
 
-    The dataset must lie where it lay in training: its tokens go into the export. Over an export that is
+    The dataset is read again, for its tokens: the very files that were trained on. Over an export that is
     already there the new version is swapped in, whole. The files load without pickle; the checkpoint of one
     of RecBole's own models is itself a pickle, so export only one you trust.
 
@@ -44,15 +54,16 @@ def export(
         out: a folder.
         factory: FAISS's factory string of the index; anything but ``Flat`` is approximate.
         parameters: its search parameters, as ``efSearch=64``.
+        data_path: the folder that holds the dataset's folder, if it is not where it was in training.
 
     Raises:
+        CheckpointError: the file is no checkpoint, or the dataset is not the one it was trained on.
         ExportError: the model cannot be served from histories, or the folder holds something else.
         IndexUnavailableError: an approximate index is asked for and there is no FAISS.
     """
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"{file}: no such checkpoint")
-    config, model, dataset, train, _, _ = load_data_and_model(str(file))
-    model.eval()
+    out = Path(out)
+    bundle.check_folder(out)
+    config, model, dataset, train = _trained(Path(file), data_path=data_path)
     _check_model(config, model)
     items = _items(model)
     about = {
@@ -61,9 +72,9 @@ def export(
         "vocabulary": vocabularies(train.dataset),
     }
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    _check_rebuilt(about, state=state, model=model, batch=train.dataset[torch.arange(1, CHECKED_ROWS + 1)])
+    rows = torch.arange(min(CHECKED_ROWS, len(train.dataset)))
+    _check_rebuilt(about, state=state, model=model, batch=train.dataset[rows])
     catalogue = Catalogue(_tokens(dataset), items, _columns(dataset))
-    dropped = _added_items(Path(out)) - {*catalogue.ids}
     files = {
         "model.safetensors": lambda path: save_file(state, path),
         "model.json": lambda path: _write_json(about, path),
@@ -79,8 +90,37 @@ def export(
         "index": {"factory": factory, "parameters": parameters, "exact": factory == "Flat"},
         "versions": _versions(),
     }
-    bundle.write(Path(out), files=files, facts=facts)
-    return {**bundle.read_manifest(Path(out)), "dropped": sorted(dropped)}
+    with bundle.locked(out):
+        added = _added_items(out)
+        bundle.write(out, files=files, facts=facts)
+        dropped = None if added is None else sorted(added - {*catalogue.ids})
+        return {**bundle.read_manifest(out), "dropped": dropped}
+
+
+def _trained(file: Path, *, data_path: str | Path | None) -> tuple[Any, Any, Any, Any]:
+    """Configuration, model, dataset and training data of a checkpoint."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such checkpoint")
+
+    def check(state: Any) -> Any:
+        if not isinstance(state, dict) or "config" not in state or "state_dict" not in state:
+            raise checkpoint.CheckpointError(f"{file}: not a checkpoint of RecBole or of this package")
+        if data_path is not None:
+            state["config"]["data_path"] = str(Path(data_path) / state["config"]["dataset"])
+        return state
+
+    compat.after_load.append(check)
+    try:
+        config, model, dataset, train, _, _ = load_data_and_model(str(file))
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise checkpoint.CheckpointError(_OTHER_DATA.format(file=file)) from error
+    finally:
+        compat.after_load.remove(check)
+    _check_dataset(config, train.dataset, file=file)
+    model.eval()
+    return config, model, dataset, train
 
 
 def extend(
@@ -107,19 +147,24 @@ def extend(
         RequestError: a token is there already or twice, or vectors or columns do not fit.
     """
     folder = Path(folder)
+    bundle.read_manifest(folder)
+    with bundle.locked(folder):
+        return _extend(folder, [*map(str, tokens)], vectors, columns={**(columns or {})})
+
+
+def _extend(folder: Path, tokens: list[str], vectors: Tensor, *, columns: dict[str, Sequence[Any]]) -> str:
     manifest = bundle.read_manifest(folder)
     paths = bundle.checked_files(folder, manifest)
     listed = json.loads(paths["items.json"].read_text(encoding="utf-8"))
     old = Catalogue(listed["tokens"], load_file(paths["items.safetensors"])["items"], listed["columns"])
-    vectors = _fitting(vectors, old=old, tokens=tokens)
-    more = {**(columns or {})}
-    _check_columns(more, old=old, n_new=len(tokens))
+    _check_tokens(tokens, old=old)
+    vectors = _fitting(vectors, old=old, n_new=len(tokens))
+    _check_columns(columns, old=old, n_new=len(tokens))
     new = Catalogue(
-        [*old.tokens, *map(str, tokens)],
+        [*old.tokens, *tokens],
         torch.cat([old.vectors, vectors]),
-        {name: [*values, *more.get(name, [None] * len(tokens))] for name, values in old.columns.items()},
+        {name: [*values, *columns.get(name, [None] * len(tokens))] for name, values in old.columns.items()},
     )
-
     files = {name: _copy(paths[name]) for name in ("model.safetensors", "model.json")} | _catalogue_files(new)
     if "index.faiss" in paths:
         index = read_faiss(paths["index.faiss"])
@@ -127,7 +172,18 @@ def extend(
         files["index.faiss"] = lambda path: write_faiss(index, path)
     facts = {k: v for k, v in manifest.items() if k not in ("format", "version", "created", "files")}
     facts["n_items"] = len(new.tokens) - 1
-    return bundle.write(folder, files=files, facts=facts, expected=manifest["version"])
+    return bundle.write(folder, files=files, facts=facts)
+
+
+def _check_dataset(config: Any, dataset: Any, *, file: Path) -> None:
+    trained_on = config[checkpoint.FINGERPRINT]
+    if trained_on is None:
+        getLogger().warning(
+            f"{file}: tells nothing of the files it was trained on (an earlier version, or RecBole alone, "
+            "wrote it); if they have changed since, the export is wrong"
+        )
+    elif trained_on != checkpoint.fingerprint(dataset):
+        raise checkpoint.CheckpointError(_OTHER_DATA.format(file=file))
 
 
 def _check_model(config: Any, model: Any) -> None:
@@ -187,12 +243,15 @@ def _decoded(dataset: Any, field: str) -> list[Any]:
     return [None if isinstance(v, float) and np.isnan(v) else v for v in values.tolist()]
 
 
-def _added_items(folder: Path) -> set[str]:
-    """Tokens added to the export that lies there, which its checkpoint did not know."""
+def _added_items(folder: Path) -> set[str] | None:
+    """Tokens added to the export that lies there, unknown to its checkpoint; None if it cannot be read."""
     if not (folder / bundle.MANIFEST).is_file():
         return set()
-    manifest = bundle.read_manifest(folder)
-    path = bundle.checked_files(folder, manifest)["items.json"]
+    try:
+        manifest = bundle.read_manifest(folder)
+        path = bundle.checked_files(folder, manifest, only=("items.json",))["items.json"]
+    except bundle.ExportError:
+        return None
     tokens = json.loads(path.read_text(encoding="utf-8"))["tokens"]
     return {*tokens[manifest["n_model_items"] + 1 :]}
 
@@ -216,16 +275,24 @@ def _index_file(items: Tensor, *, factory: str, parameters: str) -> dict[str, bu
     return {"index.faiss": lambda path: write_faiss(index, path)}
 
 
-def _fitting(vectors: Tensor, *, old: Catalogue, tokens: Sequence[str]) -> Tensor:
-    names = [str(token) for token in tokens]
-    repeated = [name for place, name in enumerate(names) if name in old.ids or name in names[:place]]
-    if repeated:
-        raise RequestError(f"tokens: {repeated[0]!r} is in the export already, or given twice")
+def _check_tokens(tokens: list[str], *, old: Catalogue) -> None:
+    if not tokens:
+        raise RequestError("tokens: none given")
+    seen: set[str] = set()
+    for token in tokens:
+        if token in old.ids or token in seen:
+            raise RequestError(f"tokens: {token!r} is in the export already, or given twice")
+        if token in ("", old.tokens[0]):
+            raise RequestError(f"tokens: {token!r} cannot name an item")
+        seen.add(token)
+
+
+def _fitting(vectors: Tensor, *, old: Catalogue, n_new: int) -> Tensor:
     vectors = torch.as_tensor(vectors, dtype=torch.float32).detach().cpu()
     size = old.vectors.shape[1]
-    if vectors.shape != (len(names), size):
+    if vectors.shape != (n_new, size):
         raise RequestError(
-            f"vectors: {len(names)} tokens need a shape of ({len(names)}, {size}), got {tuple(vectors.shape)}"
+            f"vectors: {n_new} tokens need a shape of ({n_new}, {size}), got {tuple(vectors.shape)}"
         )
     if not torch.isfinite(vectors).all():
         raise RequestError("vectors: hold NaN or infinity")
@@ -243,6 +310,12 @@ def _check_columns(columns: Mapping[str, Sequence[Any]], *, old: Catalogue, n_ne
             raise RequestError(f"columns: no column {name!r} in the export; there is {[*old.columns]}")
         if len(values) != n_new:
             raise RequestError(f"columns: {name!r} has {len(values)} values for {n_new} items")
+        for value in values:
+            parts = value if isinstance(value, list) else [value]
+            if not all(part is None or isinstance(part, str | int | float) for part in parts):
+                raise RequestError(
+                    f"columns: {name!r} takes strings, numbers and lists of them, got {value!r}"
+                )
 
 
 def _copy(source: Path) -> bundle.Writer:

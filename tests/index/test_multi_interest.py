@@ -111,7 +111,7 @@ def test_a_row_without_certificate_is_searched_again():
     searched = []
 
     class Counting:
-        n_items, is_exact, description = 30, True, "counting"
+        n_items, is_exact, max_k, description = 30, True, None, "counting"
 
         def search(self, queries, *, k):
             searched.append((len(queries), k))
@@ -121,6 +121,49 @@ def test_a_row_without_certificate_is_searched_again():
     result = retrieve(Counting(), interests, k=3, excluded=excluded, overfetch=2)
     assert result.item_ids.tolist() == [[21, 20, 19], [30, 29, 28]]
     assert searched == [(2, 5), (1, 12)]
+
+
+def test_one_long_history_does_not_deepen_the_search_of_all(monkeypatch):
+    """Forty users have seen their six best items, one has seen 150: he alone is searched that deep."""
+    torch.manual_seed(0)
+    items, interests = torch.randn(200, 6), torch.randn(41, 2, 6)
+    oracle, _ = build_index("torch", items)
+    best = oracle.search(interests[:, 0], k=150).item_ids
+    sets = [{*row[: 150 if user == 7 else 6].tolist()} for user, row in enumerate(best)]
+    searched = []
+
+    class Counting:
+        n_items, is_exact, max_k, description = 199, True, None, "counting"
+
+        def search(self, queries, *, k):
+            searched.append((len(queries), k))
+            return oracle.search(queries, k=k)
+
+    monkeypatch.setattr(multi_interest, "RESULTS_AT_ONCE", 2000)
+    result = retrieve(Counting(), interests, k=5, excluded=pairs_of(sets), overfetch=1)
+    assert max(rows * k for rows, k in searched) <= 2000
+    assert [(rows, k) for rows, k in searched if k > 100] == [(2, 155)]
+    every = slow.scores_of(items.tolist(), interests.tolist())
+    for row in range(41):
+        want = [item for item, _ in slow.top_k(every[row], k=5, excluded=sets[row])]
+        assert result.item_ids[row].tolist() == want
+
+
+def test_an_approximate_index_is_never_asked_for_more_than_it_can_find():
+    items = torch.randn(100, 4)
+    oracle, _ = build_index("torch", items)
+
+    class Limited:
+        n_items, is_exact, max_k, description = 99, False, 20, "limited"
+
+        def search(self, queries, *, k):
+            assert k <= 20
+            return oracle.search(queries, k=k)
+
+    seen = oracle.search(items[3:4], k=18).item_ids[0]
+    result = retrieve(Limited(), items[3:4][None], k=10, excluded=pairs_of([{*seen.tolist()}]))
+    assert (result.item_ids[0, :2] > 0).all()
+    assert (result.item_ids[0, 2:] == 0).all()
 
 
 def test_two_readings_come_from_one_search():

@@ -12,6 +12,7 @@ from recbole.quick_start import load_data_and_model, run_recbole
 
 import recbole_kuaiformer.export
 import recbole_kuaiformer.recommend
+from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.serving import bundle
 from recbole_kuaiformer.serving.bundle import ExportError
@@ -156,7 +157,7 @@ def test_no_file_is_unpickled(out, monkeypatch):
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
     assert Retriever.load(out).recommend([["i3"]], k=2).tokens[0]
-    names = {path.name for path in out.rglob("*") if path.is_file()}
+    names = {path.name for path in out.rglob("*") if path.is_file() and path.name != bundle.LOCK}
     assert names == {
         "manifest.json", "model.json", "model.safetensors", "items.json", "items.safetensors", "index.faiss",
     }  # fmt: skip
@@ -194,6 +195,28 @@ def test_the_whole_history_stays_out_and_k_beyond_the_catalogue_gives_the_rest(o
     assert newest.scores[0] == pytest.approx(kept.scores[0], abs=1e-6)
 
 
+def test_a_huge_k_costs_no_more_than_the_catalogue(out):
+    assert len(Retriever.load(out).recommend([["i1"]], k=10**15, exclude_history=False).tokens[0]) == N_ITEMS
+
+
+def test_histories_may_be_numbers_tuples_arrays_and_generators(out, attr_export, tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    rows = [(user, item, t) for user in range(9) for t, item in enumerate(range(user, user + 8))]
+    file = trained("SASRec", worlds.write(tmp_path / "data", "numbers", rows), "numbers")
+    export(file, "numbered")
+    retriever = Retriever.load("numbered")
+    want = retriever.recommend([["3", "4"]], k=4)
+    for history in ([3, 4], (3, 4), np.array([3, 4]), torch.tensor([3, 4]), (t for t in ("3", "4"))):
+        assert retriever.recommend([history], k=np.int64(4)) == want
+    assert retriever.recommend(torch.tensor([[3, 4]]), k=4) == want
+
+
+def test_whole_numbers_as_pandas_makes_them_are_tokens(attr_export):
+    reader = Retriever.load(attr_export / "out")._reader
+    reader._vocabulary = {**reader._vocabulary, "device": {"1": 5}}
+    assert reader.values("device", [[1, 1.0, "1", None, "2"]], width=6).tolist() == [[5, 5, 5, 0, 0, 0]]
+
+
 def test_each_item_comes_with_the_interest_that_found_it(out):
     retriever = Retriever.load(out)
     result = retriever.recommend([["i1", "i5", "i9"]], k=8)
@@ -223,6 +246,16 @@ def test_diversity_is_the_greedy_choice(out, weight, column):
         ({"histories": "i1,i2"}, "histories: a list of lists of tokens is needed"),
         ({"histories": ["i1", "i2"]}, "histories: a list of lists of tokens is needed"),
         ({"k": 0}, "k: must be at least 1, got 0"),
+        ({"k": 2.0}, "k: must be an integer, got 2.0"),
+        ({"histories": None}, "histories: a list of lists of tokens is needed, got None"),
+        ({"histories": [["i1"], 7]}, "histories: a list of lists of tokens is needed, got 7 as number 1"),
+        ({"histories": [["i1", 2.5]]}, "histories: number 0 holds 2.5; tokens are strings or whole numbers"),
+        ({"histories": [["i1", None]]}, "histories: number 0 holds None"),
+        ({"diversity": None}, "diversity: must be a finite number"),
+        ({"category": "gnre"}, "category: no column 'gnre' in the export"),
+        ({"attributes": {"tags": [["x"]]}}, "a value of 'tags' is a list of tokens .*, got 'x'"),
+        ({"attributes": {"watched": ["1"]}}, "'watched' needs one value for each item of history 0, got the"),
+        ({"attributes": {"device": [[["a"]]]}}, "a value of 'device' is a token .*, got ..a"),
         ({"diversity": -1.0}, "diversity: must be a finite number"),
         ({"diversity": 1.0}, r"category: diversity needs a column of the items, one of \['genre', 'topics'"),
         ({"diversity": 1.0, "category": "gnre"}, "category: no column 'gnre' in the export"),
@@ -276,6 +309,35 @@ def test_what_is_no_export_is_named(out, tmp_path):
         Retriever.load(out)
 
 
+@pytest.mark.parametrize("key", ["version", "files", "index", "n_items", "n_model_items"])
+@pytest.mark.parametrize("value", [None, 3.5])
+def test_a_manifest_with_a_damaged_entry_is_named(out, key, value):
+    manifest = bundle.read_manifest(out)
+    manifest[key] = value
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    for use in (Retriever.load, lambda folder: extend(folder, ["a"], torch.ones(1, 16))):
+        with pytest.raises(ExportError, match=rf"manifest\.json: its entry '{key}' is missing or damaged"):
+            use(out)
+
+
+@pytest.mark.parametrize("damage", ["manifest", "format", "items.json", "interrupted"])
+def test_exporting_again_mends_what_is_damaged(attr_export, out, monkeypatch, capsys, damage):
+    file = checkpoint_in(attr_export / "saved")
+    if damage == "manifest":
+        (out / "manifest.json").write_text("{")
+    elif damage == "format":
+        (out / "manifest.json").write_text('{"format": "another"}')
+    elif damage == "interrupted":
+        (out / "manifest.json").unlink()  # broken off before the swap: a version lies there, and no manifest
+    else:
+        (*out.glob("*/items.json"),)[0].write_text("[")
+    with pytest.raises(ExportError):
+        Retriever.load(out)
+    assert recbole_kuaiformer.export.main(["--checkpoint", str(file), "--out", str(out)]) == 0
+    assert ("was damaged: items added to it" in capsys.readouterr().out) == (damage != "interrupted")
+    assert Retriever.load(out).recommend([["i1"]], k=2).tokens[0]
+
+
 def test_writing_that_breaks_off_leaves_the_old_version(out, monkeypatch):
     before = Retriever.load(out).version
 
@@ -286,15 +348,15 @@ def test_writing_that_breaks_off_leaves_the_old_version(out, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         bundle.write(out, files={"model.json": fail}, facts={})
     assert Retriever.load(out).version == before
-    assert len([*out.iterdir()]) == 2
+    assert len([path for path in out.iterdir() if path.name != bundle.LOCK]) == 2
 
 
 def test_other_peoples_folders_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ExportError, match="holds other files"):
-        bundle.write(tmp_path, files={}, facts={})
+        bundle.check_folder(tmp_path)
     with pytest.raises(ExportError, match=r"thesis\.tex: a file; name a folder"):
-        bundle.write(tmp_path / "thesis.tex", files={}, facts={})
+        bundle.check_folder(tmp_path / "thesis.tex")
 
 
 # ---- new items and newer checkpoints -----------------------------------------------------------------
@@ -336,6 +398,12 @@ def test_vectors_from_attributes_are_the_models_own_without_the_id(out):
     assert {"a", "b"} <= {*Retriever.load(out).recommend([["i1"]], k=30).tokens[0]}
     with pytest.raises(RequestError, match="values: 'topics' is missing; the model reads"):
         retriever.vectors_from_attributes({"genre": ["g1"]})
+    with pytest.raises(RequestError, match="values: 'titel' is not read by the model; the model reads"):
+        retriever.vectors_from_attributes({"genre": [], "topics": [], "seconds": [], "titel": []})
+    with pytest.raises(RequestError, match="values: 'genre' needs one value for each new item, got 'g1'"):
+        retriever.vectors_from_attributes({"genre": "g1", "topics": [["t1"]], "seconds": [1]})
+    with pytest.raises(RequestError, match="a value of 'topics' is a list of tokens"):
+        retriever.vectors_from_attributes({"genre": ["g1"], "topics": ["t1"], "seconds": [1]})
     with pytest.raises(RequestError, match="as many values of each attribute"):
         retriever.vectors_from_attributes({"genre": ["g1"], "topics": [], "seconds": [1]})
 
@@ -345,6 +413,9 @@ def test_vectors_from_attributes_are_the_models_own_without_the_id(out):
     [
         (["i3"], torch.ones(1, 16), {}, "tokens: 'i3' is in the export already"),
         (["a", "a"], torch.ones(2, 16), {}, "tokens: 'a' is in the export already, or given twice"),
+        ([], torch.ones(0, 16), {}, "tokens: none given"),
+        (["[PAD]"], torch.ones(1, 16), {}, r"tokens: '\[PAD\]' cannot name an item"),
+        (["a"], torch.ones(1, 16), {"genre": [{}]}, "columns: 'genre' takes strings, numbers and lists"),
         (["a"], torch.ones(1, 15), {}, r"vectors: 1 tokens need a shape of \(1, 16\), got \(1, 15\)"),
         (["a"], torch.full((1, 16), torch.nan), {}, "vectors: hold NaN"),
         (["a"], torch.zeros(1, 16), {}, "vectors: one is zero"),
@@ -359,13 +430,33 @@ def test_additions_that_do_not_fit_are_named_and_change_nothing(out, tokens, vec
     assert bundle.read_manifest(out) == before
 
 
-def test_two_who_add_at_once_do_not_undo_each_other(out, monkeypatch):
-    read = bundle.read_manifest
-    first = read(out)
-    extend(out, ["a"], torch.ones(1, 16))
-    with pytest.raises(bundle.StaleExportError, match="another version was written meanwhile"):
-        bundle.write(out, files={}, facts={}, expected=first["version"])
-    assert Retriever.load(out).catalogue.tokens[-1] == "a"
+def test_writers_wait_for_each_other_and_lose_nothing(out):
+    """Four threads add six items each, all at once."""
+    errors = []
+
+    def add(writer):
+        for number in range(6):
+            try:
+                extend(out, [f"w{writer}-{number}"], torch.ones(1, 16))
+            except Exception as error:
+                errors.append(error)
+
+    writers = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not errors
+    catalogue = Retriever.load(out).catalogue
+    assert {*catalogue.tokens[N_ITEMS + 1 :]} == {f"w{w}-{n}" for w in range(4) for n in range(6)}
+
+
+def test_the_version_before_stays_and_older_ones_and_remains_go(out):
+    (out / ".20260101T000000-00000000.part").mkdir()
+    versions = [bundle.read_manifest(out)["version"]]
+    for number in range(5):
+        versions.append(extend(out, [f"n{number}"], torch.ones(1, 16)))
+        assert {path.name for path in out.iterdir() if path.is_dir()} == {*versions[-2:]}
 
 
 def test_readers_see_one_version_or_the_other_while_it_is_refreshed(out):
@@ -392,7 +483,6 @@ def test_readers_see_one_version_or_the_other_while_it_is_refreshed(out):
     reader.join()
     assert not errors
     assert len(seen) > 1
-    assert len([path for path in out.iterdir() if path.is_dir()]) == bundle.VERSIONS_KEPT
 
 
 def test_a_newer_checkpoint_is_swapped_in_and_added_items_are_reported(tmp_path, monkeypatch, capsys):
@@ -412,6 +502,62 @@ def test_a_newer_checkpoint_is_swapped_in_and_added_items_are_reported(tmp_path,
     assert before.recommend([["i1"]], k=2).tokens[0]  # still answers from its own version
 
 
+@pytest.mark.parametrize("name", ["SASRec", "KuaiFormer"])
+@pytest.mark.parametrize("change", ["order", "more"])
+def test_a_dataset_changed_since_training_is_refused(tmp_path, monkeypatch, name, change):
+    """RecBole numbers items as they first appear: other files, other numbers, wrong recommendations."""
+    worlds.at_home(monkeypatch, tmp_path)
+    path = worlds.cyclic(tmp_path / "data", n_users=20)
+    file = trained(name, path, "cyclic")
+    inter = tmp_path / "data" / "cyclic" / "cyclic.inter"
+    head, *rows = inter.read_text().splitlines()
+    rows = rows[::-1] if change == "order" else [*rows, "u0\tbrand-new\t1700009999"]
+    inter.write_text("\n".join([head, *rows]) + "\n")
+    with pytest.raises(CheckpointError, match=r"\.pth: the dataset's files are not those it was trained on"):
+        export(file, "out")
+    assert not Path("out").exists()
+
+
+def test_export_from_another_folder_needs_the_data_path(tmp_path, monkeypatch, capsys):
+    worlds.at_home(monkeypatch, tmp_path)
+    worlds.cyclic(tmp_path / "data", n_users=20)
+    file = trained("KuaiFormer", "data", "cyclic").resolve()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    arguments = ["--checkpoint", str(file), "--out", "out"]
+    assert recbole_kuaiformer.export.main(arguments) == 2
+    assert "Set --data_path to the folder" in capsys.readouterr().err
+    assert recbole_kuaiformer.export.main([*arguments, "--data_path", "../data"]) == 0
+    assert Retriever.load("out").recommend([["i3"]], k=2).tokens[0]
+
+
+def test_a_checkpoint_without_a_fingerprint_is_exported_with_a_warning(tmp_path, monkeypatch, caplog):
+    worlds.at_home(monkeypatch, tmp_path)
+    file = trained("KuaiFormer", worlds.cyclic(tmp_path / "data", n_users=20), "cyclic")
+    state = torch.load(file, weights_only=True)
+    del state["config"]["final"]["dataset_fingerprint"]
+    torch.save(state, file, pickle_protocol=2)
+    with caplog.at_level("WARNING"):
+        export(file, "out")
+    assert "tells nothing of the files it was trained on" in caplog.text
+
+
+def test_five_rows_are_enough_to_export(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    rows = [(f"u{user}", f"i{t}", t) for user in range(3) for t in range(4)]
+    export(
+        trained(
+            "KuaiFormer",
+            worlds.write(tmp_path / "data", "tiny", rows),
+            "tiny",
+            topk=[2],
+            valid_metric="NDCG@2",
+        ),
+        "out",
+    )
+    assert Retriever.load("out").recommend([["i0"]], k=9).tokens[0]
+
+
 # ---- approximate indexes, other backends -------------------------------------------------------------
 
 
@@ -429,6 +575,8 @@ def test_an_approximate_index_is_written_read_and_extended(attr_export, tmp_path
     assert len({*near.tokens[0]} & {*exact.recommend([["i1", "i2"]], k=5).tokens[0]}) >= 3
     extend(folder, ["new"], torch.ones(1, 16))
     assert Retriever.load(folder).index.n_items == N_ITEMS + 1
+    with pytest.raises(ValueError, match="index: 'nope' is not known; known: auto, torch"):
+        Retriever.load(folder, index="nope")
 
 
 def test_without_faiss_an_exact_export_is_written_and_served(attr_export, tmp_path, monkeypatch):
@@ -461,9 +609,33 @@ def test_recommend_prints_a_table_a_person_can_read(out, capsys):
     assert lines[4] == "not known to the model and left out: ??"
 
 
+def test_recommend_says_when_nothing_is_left_and_keeps_its_lines(out, capsys):
+    everything = ",".join(f"i{number}" for number in range(N_ITEMS))
+    assert recbole_kuaiformer.recommend.main(["--export", str(out), "--history", everything]) == 0
+    assert (
+        capsys.readouterr().out
+        == "every item is in the history already (--keep_history lets them come again)\n"
+    )
+    assert recbole_kuaiformer.recommend.main(["--export", str(out), "--history", "x,y"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "nothing of the history is known, so there is nothing to recommend from",
+        "not known to the model and left out: x, y",
+    ]
+    extend(out, ["tab\tand\nline"], torch.ones(1, 16), columns={"genre": ["a\tb\x1b[31m"]})
+    assert recbole_kuaiformer.recommend.main(["--export", str(out), "--history", "i1", "-k", "99"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + N_ITEMS
+    assert not any("\t" in line or "\x1b" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
+        ("export", ["--checkpoint", "dict.pth", "--out", "x"], "dict.pth: not a checkpoint of RecBole or of"),
+        ("export", ["--checkpoint", "list.pth", "--out", "x"], "list.pth: not a checkpoint of RecBole or of"),
+        ("export", ["--checkpoint", "dict.pth", "--out", "dict.pth"], "dict.pth: a file; name a folder"),
+        ("export", ["--checkpoint", "dict.pth", "--out", "dict.pth/x"], "dict.pth"),
         ("export", ["--checkpoint", "none.pth", "--out", "x"], "none.pth: no such checkpoint"),
         ("recommend", ["--export", "none", "--history", "i1"], "none: no such folder"),
         ("recommend", ["--export", "out", "--history", "i1", "-k", "0"], "k: must be at least 1"),
@@ -475,6 +647,8 @@ def test_recommend_prints_a_table_a_person_can_read(out, capsys):
     ],
 )
 def test_mistakes_are_one_line(out, capsys, command, arguments, message):
+    torch.save({"a": 1}, "dict.pth")
+    torch.save([1, 2], "list.pth")
     main = {"export": recbole_kuaiformer.export.main, "recommend": recbole_kuaiformer.recommend.main}[command]
     assert main(arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()
