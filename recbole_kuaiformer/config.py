@@ -139,7 +139,7 @@ class ObjectiveSettings(Settings):
 
     def __post_init__(self) -> None:
         self._one_of("similarity", ("cosine", "dot"))
-        self._one_of("interest_routing", ("max", "log_sum_exp"))
+        self._one_of("interest_routing", ("max", "log_sum_exp", "target"))
         self._one_of("negatives", ("in_batch", "uniform", "mixed", "all"))
         self._one_of("logq", ("none", "both", "negatives"))
         self._one_of("item_frequency", ("counts", "streaming"))
@@ -211,6 +211,71 @@ class KuaiFormerSettings(Settings):
                 "recent_length to ~ to keep the rest of the history as it is"
             )
         return recent
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComiRecSASettings(Settings):
+    """Shape of ComiRec's self-attentive encoder."""
+
+    hidden_size: int
+    n_interests: int
+
+    def __post_init__(self) -> None:
+        for key in self.keys():
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComiRecDRSettings(Settings):
+    """Shape of ComiRec's dynamic-routing encoder."""
+
+    hidden_size: int
+    n_interests: int
+    routing_rounds: int
+    shared_transform: bool
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_interests", "routing_rounds"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MINDSettings(Settings):
+    """Shape of MIND's encoder."""
+
+    hidden_size: int
+    n_interests: int
+    routing_rounds: int
+
+    def __post_init__(self) -> None:
+        for key in self.keys():
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecPlusSettings(Settings):
+    """Shape of the single-vector causal encoder."""
+
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    inner_size: int | None
+    hidden_dropout_prob: float
+    attn_dropout_prob: float
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_layers", "n_heads"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+        self._require(
+            "n_heads",
+            that=self.hidden_size % (2 * self.n_heads) == 0,
+            what=f"a divisor of hidden_size ({self.hidden_size}) that leaves each head an even width",
+        )
+        self._require(
+            "inner_size", that=self.inner_size is None or self.inner_size >= 1, what="at least 1, or ~"
+        )
+        for key in ("hidden_dropout_prob", "attn_dropout_prob"):
+            self._require(key, that=0 <= getattr(self, key) < 1, what="in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

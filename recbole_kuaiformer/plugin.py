@@ -29,7 +29,13 @@ from recbole_kuaiformer.data.history import with_log
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
 
-MODELS = {"KuaiFormer": "recbole_kuaiformer.models.kuaiformer"}
+MODELS = {
+    "KuaiFormer": "recbole_kuaiformer.models.kuaiformer",
+    "ComiRecSA": "recbole_kuaiformer.models.comirec_sa",
+    "ComiRecDR": "recbole_kuaiformer.models.comirec_dr",
+    "MIND": "recbole_kuaiformer.models.mind",
+    "SASRecPlus": "recbole_kuaiformer.models.sasrec_plus",
+}
 
 # Keys that RecBole reads but lists in none of its yaml files.
 _UNLISTED_KEYS = (

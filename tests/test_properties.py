@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from recbole.utils import get_model
 
 from recbole_kuaiformer import config
 from recbole_kuaiformer.plugin import MODELS, properties_folder
@@ -13,11 +14,12 @@ RECBOLE_KEYS = {
     "stopping_step",
     "MAX_ITEM_LIST_LENGTH", "train_batch_size", "normalize_all", "learning_rate", "epochs", "weight_decay",
 }  # fmt: skip
-GROUPS = (
-    config.WindowSettings, config.AttributeSettings, config.ObjectiveSettings, config.KuaiFormerSettings,
-    config.TrainingSettings, config.EvaluationSettings,
+COMMON = (
+    config.WindowSettings, config.AttributeSettings, config.ObjectiveSettings, config.TrainingSettings,
+    config.EvaluationSettings,
 )  # fmt: skip
-OURS = {key for group in GROUPS for key in group.keys()} | {"extra_keys"}  # noqa: SIM118
+SHAPES = {model: get_model(model).settings for model in MODELS}
+OURS = {key for group in (*COMMON, *SHAPES.values()) for key in group.keys()} | {"extra_keys"}  # noqa: SIM118
 FILES = sorted(properties_folder().rglob("*.yaml"))
 
 
@@ -35,4 +37,6 @@ def test_overall_and_model_together_give_every_key(model):
     given = set()
     for file in (folder / "evaluation.yaml", folder / "overall.yaml", folder / "model" / f"{model}.yaml"):
         given |= set(yaml.safe_load(file.read_text()))
-    assert given >= OURS
+    needed = {key for group in (*COMMON, SHAPES[model]) for key in group.keys()}  # noqa: SIM118
+    assert given >= needed | {"extra_keys"}
+    assert given <= needed | {"extra_keys"} | RECBOLE_KEYS  # no key that the model does not read

@@ -67,6 +67,24 @@ def small(data_path, name, **more):
     }
 
 
+SHAPE = {
+    "KuaiFormer": ("n_layers", "n_interests", "compression_groups", "recent_length", "hidden_dropout_prob"),
+    "SASRecPlus": ("n_layers", "hidden_dropout_prob"),
+    "ComiRecSA": ("n_interests",),
+    "ComiRecDR": ("n_interests",),
+    "MIND": ("n_interests",),
+}
+
+
+def small_for(model, data_path, name, **more):
+    """As ``small``, without the shape keys that the model does not have."""
+    every = {key for keys in SHAPE.values() for key in keys}
+    given = {
+        key: value for key, value in small(data_path, name).items() if key not in every - {*SHAPE[model]}
+    }
+    return {**given, **more}
+
+
 def at_home(monkeypatch, folder):
     """RecBole writes into the working directory and parses the process's arguments."""
     monkeypatch.chdir(folder)

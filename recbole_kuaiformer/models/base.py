@@ -168,6 +168,8 @@ class RetrievalModel(SequentialRecommender):
     ) -> Tensor:
         interests = interests / self.objective.temperature  # temperature first, then log q
         positives = self.item_vectors(positive_ids)
+        if self.objective.interest_routing == "target":
+            interests = _nearest(interests, positives)
         to_candidates = interests.flatten(0, 1) @ self.item_vectors(candidates.item_ids).T
         return sampled_softmax(
             self._routed((interests @ positives[..., None]).squeeze(-1)),
@@ -200,6 +202,15 @@ class RetrievalModel(SequentialRecommender):
         interests, items = self.user_vectors(interaction), self.item_vectors()
         rows_at_once = max(1, SCORES_AT_ONCE // (interests.shape[1] * len(items)))
         return torch.cat([(part @ items.T).amax(1) for part in interests.split(rows_at_once)])
+
+
+def _nearest(interests: Tensor, items: Tensor) -> Tensor:
+    """Of K interests [P, K, D] the one whose product with the row's item [P, D] is largest: [P, 1, D].
+
+    ComiRec's hard routing: this one alone is scored against every candidate.
+    """
+    best = (interests @ items[..., None]).squeeze(-1).argmax(1)
+    return interests[torch.arange(len(best), device=best.device), best][:, None]
 
 
 def _right_aligned(lengths: Tensor, *, width: int, max_length: int) -> Tensor:

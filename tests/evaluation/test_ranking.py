@@ -73,7 +73,7 @@ def tie_items(model):
 
 def _few_users(name):
     few = {"user_inter_num_interval": "[20,24]", "metrics": EVERY_METRIC}
-    return few | (worlds.small(None, None, topk=[5, 20, 60]) if name in MODELS else {})
+    return few | (worlds.small_for(name, None, None, topk=[5, 20, 60]) if name in MODELS else {})
 
 
 def _without_data(options):

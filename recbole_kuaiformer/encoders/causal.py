@@ -1,0 +1,69 @@
+"""One vector per user from a causal transformer: every position predicts what comes after it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from recbole_kuaiformer.encoders.alignment import left_aligned
+from recbole_kuaiformer.layers.feed_forward import default_inner_size
+from recbole_kuaiformer.layers.llama_block import LlamaBlock
+from recbole_kuaiformer.layers.rope import rotation_table
+from recbole_kuaiformer.layers.visibility import causal_visibility
+
+
+class CausalEncoder(nn.Module):
+    """The blocks of KuaiFormer without compression and query tokens: u = output at the last item seen.
+
+    One causal pass serves all targets of a window at no further cost (SASRec's training, Kang & McAuley
+    2018).
+
+    Args:
+        hidden_size: D.
+        n_layers: Llama blocks.
+        n_heads: H.
+        inner_size: width of the feed-forward part; None for 8/3 D.
+        hidden_dropout_prob: dropout on the residual stream.
+        attn_dropout_prob: dropout on attention weights.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        n_layers: int,
+        n_heads: int,
+        inner_size: int | None,
+        hidden_dropout_prob: float,
+        attn_dropout_prob: float,
+    ) -> None:
+        super().__init__()
+        self.head_size = hidden_size // n_heads
+        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.blocks = nn.ModuleList(
+            LlamaBlock(
+                hidden_size,
+                n_heads=n_heads,
+                inner_size=inner_size or default_inner_size(hidden_size),
+                hidden_dropout_prob=hidden_dropout_prob,
+                attn_dropout_prob=attn_dropout_prob,
+            )
+            for _ in range(n_layers)
+        )
+        self.norm = nn.RMSNorm(hidden_size, eps=1e-6)
+
+    def forward(
+        self, tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"], n_unseen: Int[Tensor, "B P"]
+    ) -> Float[Tensor, "B P 1 D"]:
+        """One vector for each target; zero for a target that sees nothing."""
+        sequence, seen = left_aligned(self.dropout(tokens), valid=valid, n_unseen=n_unseen)
+        places = torch.arange(sequence.shape[1], device=tokens.device)
+        visible = causal_visibility(places < valid.sum(1, keepdim=True))
+        rotation = rotation_table(places[None], head_size=self.head_size)
+        for block in self.blocks:
+            sequence = block(sequence, visible=visible, rotation=rotation)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        lasts = seen.sum(-1)
+        outputs = self.norm(sequence)[rows, (lasts - 1).clamp(min=0)]
+        return (outputs * (lasts > 0)[..., None])[:, :, None]  # type: ignore[no-any-return]
