@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.retrieval")
     parser.add_argument("--out", required=True, help="folder of the results")
     parser.add_argument("--quick", action="store_true", help="under a minute: small catalogues, few repeats")
+    parser.add_argument("--backends", default="", help="measure the searches of these alone: hnsw,ivf")
     parser.add_argument("--dataset", default="", help="also evaluate RecBole's SASRec on this dataset")
     parser.add_argument("--data_path", default="", help="where the dataset lies, as in RecBole")
     args = parser.parse_args(arguments)
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     cases = plan(quick=args.quick, dataset=args.dataset, data_path=args.data_path)
+    if args.backends:
+        cases = [case for case in cases if case.get("backend") in args.backends.split(",")]
     for number, case in enumerate(cases, start=1):
         start = time.perf_counter()
         rows += measured(case)

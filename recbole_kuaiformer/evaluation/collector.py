@@ -56,12 +56,21 @@ class RankingCollector(Collector):
         config: RecBole's.
         readings: names, the one that counts first.
         rank_from: from this cut-off on ranks are counted, where no metric needs the lists; None for never.
+        sampled_users: the first users, on whom an approximate index is compared with the exact one.
     """
 
     data_struct: Any
 
-    def __init__(self, config: Any, *, readings: tuple[str, ...], rank_from: int | None) -> None:
+    def __init__(
+        self,
+        config: Any,
+        *,
+        readings: tuple[str, ...],
+        rank_from: int | None,
+        sampled_users: int = SAMPLED_USERS,
+    ) -> None:
         super().__init__(config)
+        self.sampled_users = sampled_users
         self.readings = readings
         self.structs = {name: DataStruct() for name in readings[1:]}
         self.k: int = max(self.topk)
@@ -249,7 +258,7 @@ class RankingCollector(Collector):
 
     def _sample(self, users: _Pending, excluded: Exclusions | None, item_ids: Tensor) -> None:
         """Compare the first users met with the exact answer: |found ∩ exact| within the first k, each k."""
-        room = min(SAMPLED_USERS - self._n_sampled, len(users.interests))
+        room = min(self.sampled_users - self._n_sampled, len(users.interests))
         if room <= 0:
             return
         rows = torch.arange(room, device=item_ids.device)
