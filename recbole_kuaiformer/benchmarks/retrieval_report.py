@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,19 @@ def _search(rows: Rows) -> str:
     body = [_search_row(row) for row in _of(rows, "search")]
     if not body:
         return ""
-    head = ["items", "K", "k", "backend", "users/s", "recall", "build s", "peak MiB"]
+    head = ["items", "K", "k", "backend", "users/s", "recall", "build s", "index MiB", "peak MiB"]
     head += ["one p50 / p95 / p99 ms", "64 users p50 / p95 / p99 ms"]
-    about = "Percentiles of few repetitions are the largest ones: see retrieval.json for how many there were."
+    about = (
+        "Percentiles of few repetitions are the largest ones: see retrieval.json for how many there were. "
+    )
+    about += "Index MiB is what building it took, peak MiB what the evaluation took on top."
     return f"## Each backend in a process of its own\n\n{about}\n\n" + _table(head, body)
 
 
 def _search_row(row: dict[str, Any]) -> list[str]:
     start = [f"{row['n_items']:,}", str(row["n_interests"]), str(row["k"]), row["backend"]]
     if "stopped" in row:
-        return [*start, row["stopped"], "", "", "", "", ""]
+        return [*start, row["stopped"], "", "", "", "", "", ""]
     recall = f"{row['recall']:.4f}" if "recall" in row else "exact"
     cells = [
         f"{row['users_per_second']:,.0f}",
@@ -122,11 +126,15 @@ def plot(result: dict[str, Any], file: Path) -> bool:
 
     rows = [row for row in _of(result["rows"], "search") if row["k"] == 100 and "stopped" not in row]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for axis, key, label in ((axes[0], "users_per_second", "users / s"), (axes[1], "peak_mib", "peak MiB")):
+    panels: tuple[tuple[Any, Callable[[dict[str, Any]], float], str], ...] = (
+        (axes[0], lambda row: row["users_per_second"], "users / s"),
+        (axes[1], lambda row: row["build_mib"] + row["peak_mib"], "MiB"),
+    )
+    for axis, value, label in panels:
         for n_interests, line in ((1, "-"), (4, "--")):
             for backend, (colour, marker) in _STYLE.items():
                 points = [
-                    (row["n_items"], row[key])
+                    (row["n_items"], value(row))
                     for row in rows
                     if row["backend"] == backend and row["n_interests"] == n_interests
                 ]
@@ -136,7 +144,7 @@ def plot(result: dict[str, Any], file: Path) -> bool:
         axis.set(xscale="log", yscale="log", xlabel="items", ylabel=label)
         axis.grid(alpha=0.3)
     axes[0].set_title("Evaluation, top 100")
-    axes[1].set_title("Memory beyond the vectors")
+    axes[1].set_title("Memory of index and search")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
