@@ -106,7 +106,9 @@ def test_all_of_ml_100k_after_an_epoch(tmp_path, monkeypatch, name):
     trainer, model, config, (train, _, test) = trainer_of(name, "ml-100k", report_both=True, **options)
     trainer.fit(train, None, saved=False)
     by_index, by_matrix = twins(model, config, train, test)
-    assert by_index == by_matrix
+    # Of a trained model two scores of some user may differ in the last bit only; products of another shape
+    # then rank them otherwise (KuaiFormer: averagepopularity@10 of 112.2831 beside 112.2753).
+    assert by_index == pytest.approx(by_matrix, rel=1e-3, abs=2e-4)
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["real", "ties"])
