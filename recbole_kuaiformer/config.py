@@ -162,99 +162,8 @@ class ObjectiveSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KuaiFormerSettings(Settings):
-    """Shape of the KuaiFormer encoder."""
-
-    hidden_size: int
-    n_layers: int
-    n_heads: int
-    inner_size: int | None
-    n_interests: int
-    query_init: str
-    compression_groups: tuple[int, ...]
-    recent_length: int | None
-    compression_ffn: bool
-    hidden_dropout_prob: float
-    attn_dropout_prob: float
-
-    def __post_init__(self) -> None:
-        for key in ("hidden_size", "n_layers", "n_heads", "n_interests"):
-            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
-        self._require(
-            "n_heads",
-            that=self.hidden_size % (2 * self.n_heads) == 0,
-            what=f"a divisor of hidden_size ({self.hidden_size}) that leaves each head an even width",
-        )
-        for key in ("inner_size", "recent_length"):
-            value = getattr(self, key)
-            self._require(key, that=value is None or value >= 1, what="at least 1, or ~")
-        self._one_of("query_init", ("learned", "recent"))
-        groups = self.compression_groups
-        self._require(
-            "compression_groups", that=all(size >= 1 for size in groups), what="sizes of at least 1"
-        )
-        for key in ("hidden_dropout_prob", "attn_dropout_prob"):
-            self._require(key, that=0 <= getattr(self, key) < 1, what="in [0, 1)")
-
-    def recent_items(self, max_length: int) -> int:
-        """Items kept as they are: recent_length, or what the groups leave of the layout's length.
-
-        Raises:
-            SettingsError: the layout is shorter than MAX_ITEM_LIST_LENGTH (a longer one is cut to it).
-        """
-        grouped = sum(self.compression_groups)
-        recent = max(max_length - grouped, 1) if self.recent_length is None else self.recent_length
-        if grouped + recent < max_length:
-            raise SettingsError(
-                f"compression_groups: {list(self.compression_groups)} and recent_length {recent} add up to "
-                f"{grouped + recent} items, but MAX_ITEM_LIST_LENGTH is {max_length}; add groups, or set "
-                "recent_length to ~ to keep the rest of the history as it is"
-            )
-        return recent
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComiRecSASettings(Settings):
-    """Shape of ComiRec's self-attentive encoder."""
-
-    hidden_size: int
-    n_interests: int
-
-    def __post_init__(self) -> None:
-        for key in self.keys():
-            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComiRecDRSettings(Settings):
-    """Shape of ComiRec's dynamic-routing encoder."""
-
-    hidden_size: int
-    n_interests: int
-    routing_rounds: int
-    shared_transform: bool
-
-    def __post_init__(self) -> None:
-        for key in ("hidden_size", "n_interests", "routing_rounds"):
-            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MINDSettings(Settings):
-    """Shape of MIND's encoder."""
-
-    hidden_size: int
-    n_interests: int
-    routing_rounds: int
-
-    def __post_init__(self) -> None:
-        for key in self.keys():
-            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SASRecPlusSettings(Settings):
-    """Shape of the single-vector causal encoder."""
+class TransformerSettings(Settings):
+    """Shape of a stack of Llama blocks."""
 
     hidden_size: int
     n_layers: int
@@ -276,6 +185,79 @@ class SASRecPlusSettings(Settings):
         )
         for key in ("hidden_dropout_prob", "attn_dropout_prob"):
             self._require(key, that=0 <= getattr(self, key) < 1, what="in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KuaiFormerSettings(TransformerSettings):
+    """Shape of the KuaiFormer encoder."""
+
+    n_interests: int
+    query_init: str
+    compression_groups: tuple[int, ...]
+    recent_length: int | None
+    compression_ffn: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("n_interests", that=self.n_interests >= 1, what="at least 1")
+        recent = self.recent_length
+        self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
+        self._one_of("query_init", ("learned", "recent"))
+        groups = self.compression_groups
+        self._require(
+            "compression_groups", that=all(size >= 1 for size in groups), what="sizes of at least 1"
+        )
+
+    def recent_items(self, max_length: int) -> int:
+        """Items kept as they are: recent_length, or what the groups leave of the layout's length.
+
+        Raises:
+            SettingsError: the layout is shorter than MAX_ITEM_LIST_LENGTH (a longer one is cut to it).
+        """
+        grouped = sum(self.compression_groups)
+        recent = max(max_length - grouped, 1) if self.recent_length is None else self.recent_length
+        if grouped + recent < max_length:
+            raise SettingsError(
+                f"compression_groups: {list(self.compression_groups)} and recent_length {recent} add up to "
+                f"{grouped + recent} items, but MAX_ITEM_LIST_LENGTH is {max_length}; add groups, or set "
+                "recent_length to ~ to keep the rest of the history as it is"
+            )
+        return recent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecPlusSettings(TransformerSettings):
+    """Shape of the single-vector causal encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComiRecSASettings(Settings):
+    """Shape of ComiRec's self-attentive encoder."""
+
+    hidden_size: int
+    n_interests: int
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_interests"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MINDSettings(ComiRecSASettings):
+    """Shape of MIND's encoder."""
+
+    routing_rounds: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("routing_rounds", that=self.routing_rounds >= 1, what="at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComiRecDRSettings(MINDSettings):
+    """Shape of ComiRec's dynamic-routing encoder."""
+
+    shared_transform: bool
 
 
 @dataclass(frozen=True, kw_only=True)

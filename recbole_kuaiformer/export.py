@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.quick_start import USER_ERRORS, fail
-from recbole_kuaiformer.serving.bundle import ExportError
-from recbole_kuaiformer.serving.catalogue import RequestError
 from recbole_kuaiformer.serving.writing import export
 
 
@@ -51,7 +49,7 @@ def run_command(command: Callable[[], None]) -> int:
     """Run it; what a user can mend is one line on stderr and status 2."""
     try:
         command()
-    except (*USER_ERRORS, ExportError, RequestError, IndexUnavailableError, OSError, ValueError) as error:
+    except (*USER_ERRORS, IndexUnavailableError, OSError, ValueError) as error:
         text = str(error)
         if "known dataset name" in text:
             text += " Set --data_path to the folder that holds the dataset's folder."

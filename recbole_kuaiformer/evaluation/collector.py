@@ -12,7 +12,13 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_kuaiformer.index.base import NONE, Index
-from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores, retrieve, retrieve_readings
+from recbole_kuaiformer.index.multi_interest import (
+    Exclusions,
+    best_scores,
+    leave_out,
+    retrieve,
+    retrieve_readings,
+)
 from recbole_kuaiformer.index.ranks import count_above
 from recbole_kuaiformer.index.torch_exact import TorchIndex
 
@@ -237,10 +243,7 @@ class RankingCollector(Collector):
 
     def _full_scores(self, users: _Pending, rows: Tensor, excluded: Exclusions | None) -> Tensor:
         scores = best_scores(users.interests[rows], self.items)
-        scores[:, 0] = -torch.inf
-        if excluded is not None:
-            theirs = excluded.of_rows(rows)
-            scores[theirs.rows, theirs.item_ids] = -torch.inf
+        leave_out(scores, None if excluded is None else excluded.of_rows(rows))
         return scores
 
     def _mean_ranks(self, users: _Pending, excluded: Exclusions | None) -> Tensor:

@@ -215,9 +215,8 @@ class IndexRanking:
             return {"masked": Exclusions.of(rows, item_ids)} if self._vectors is not None else {}
         if not self._masks:
             return {}
-        rows, item_ids = self._past(interaction)
-        kept = ~_contains(positives, rows, item_ids)
-        return {"masked": Exclusions.of(rows[kept], item_ids[kept])}
+        targets = Exclusions.of(*(part.to(self.device) for part in positives))
+        return {"masked": Exclusions.of(*self._past(interaction)).without(targets)}
 
     def _past(self, interaction: Any) -> tuple[Tensor, Tensor]:
         pairs = None
@@ -234,10 +233,3 @@ class IndexRanking:
         item_ids = interaction[self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]]
         rows = torch.arange(len(item_ids), device=item_ids.device)[:, None].expand_as(item_ids)
         return rows[item_ids > 0], item_ids[item_ids > 0]
-
-
-def _contains(pairs: tuple[Tensor, Tensor], rows: Tensor, item_ids: Tensor) -> Tensor:
-    """Whether each (row, item) is among the pairs."""
-    mine_rows, mine_ids = (part.to(rows.device) for part in pairs)
-    stride = int(torch.cat([mine_ids, item_ids]).max()) + 1
-    return torch.isin(rows * stride + item_ids, mine_rows * stride + mine_ids)

@@ -320,18 +320,18 @@ def add_vectors(index: Any, vectors: Float[Tensor, "M D"]) -> None:
 
 
 class LoadedFaissIndex:
-    """A FAISS index read from a file, behind the protocol.
+    """An approximate FAISS index read from a file, behind the protocol.
 
     Args:
-        index: FAISS's own, over items 1 … N−1 in this order. is_exact: whether it is flat.
+        index: FAISS's own, over items 1 … N−1 in this order.
         description: for the log.
     """
 
+    is_exact = False
     max_k: int | None = None
 
-    def __init__(self, index: Any, *, is_exact: bool, description: str) -> None:
-        self._index, self.n_items = index, int(index.ntotal)
-        self.is_exact, self.description = is_exact, description
+    def __init__(self, index: Any, *, description: str) -> None:
+        self._index, self.n_items, self.description = index, int(index.ntotal), description
 
     def search(self, queries: Float[Tensor, "Q D"], *, k: int) -> TopK:
         """As the protocol says.

@@ -44,6 +44,15 @@ class Exclusions:
         kept = chosen[place] == self.rows
         return Exclusions(place[kept], self.item_ids[kept])
 
+    def without(self, others: Exclusions) -> Exclusions:
+        """These pairs except those that are among the others."""
+        if len(self.rows) == 0 or len(others.rows) == 0:
+            return self
+        stride = max(int(self.item_ids.max()), int(others.item_ids.max())) + 1
+        keys, theirs = (one.rows * stride + one.item_ids for one in (self, others))
+        kept = ~torch.isin(keys, theirs)
+        return Exclusions(self.rows[kept], self.item_ids[kept])
+
     def counts(self, n_rows: int) -> Int64[Tensor, " B"]:
         """How many items leave each of n_rows rows."""
         return torch.bincount(self.rows, minlength=n_rows)
@@ -80,6 +89,13 @@ def best_scores(interests: Float[Tensor, "B K D"], items: Float[Tensor, "N D"]) 
     for r in range(1, interests.shape[1]):
         scores = torch.maximum(scores, interests[:, r] @ items.T)
     return scores
+
+
+def leave_out(scores: Float[Tensor, "B N"], excluded: Exclusions | None) -> None:
+    """Put −inf, in place, where the padding and the excluded items stand."""
+    scores[:, 0] = -torch.inf
+    if excluded is not None:
+        scores[excluded.rows, excluded.item_ids] = -torch.inf
 
 
 def retrieve(
@@ -161,15 +177,19 @@ def _retrieve_block(
     overfetch: int,
 ) -> tuple[Retrieved, ...]:
     longest = max((_longest(one, len(interests)) for one in readings), default=0)
-    fetched = min(k + min(longest, overfetch), index.n_items)
-    if not index.is_exact:
-        fetched = min(fetched, index.max_k or fetched)
+    fetched = _possible(index, k + min(longest, overfetch))
     found = _search(index, interests, k=fetched)
     lists = _Merged.of(found)
     return tuple(
         _completed(index, interests, k=k, excluded=one, found=found, result=lists.best(k=k, excluded=one))
         for one in readings
     )
+
+
+def _possible(index: Index, k: int) -> int:
+    """As many of k items as the index holds, and an approximate one can find."""
+    limit = None if index.is_exact else index.max_k
+    return min(k, index.n_items, limit or k)
 
 
 def _longest(excluded: Exclusions | None, n_rows: int) -> int:
@@ -194,10 +214,7 @@ def _completed(
         doubtful = result.item_ids[:, -1] == NONE  # all that can be known: the list is not full
     counts = excluded.counts(len(interests))
     for rows, depth in _buckets(doubtful.nonzero().flatten(), counts, k=k, n_interests=interests.shape[1]):
-        depth = min(depth, index.n_items)
-        if not index.is_exact:
-            depth = min(depth, index.max_k or depth)
-        found_deep = _Merged.of(_search(index, interests[rows], k=depth))
+        found_deep = _Merged.of(_search(index, interests[rows], k=_possible(index, depth)))
         again = found_deep.best(k=k, excluded=excluded.of_rows(rows))
         result.item_ids[rows], result.scores[rows] = again.item_ids, again.scores
         result.interests[rows] = again.interests

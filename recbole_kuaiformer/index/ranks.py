@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores
+from recbole_kuaiformer.index.multi_interest import Exclusions, best_scores, leave_out
 
 SCORES_AT_ONCE = 2**23
 ROWS_AT_ONCE = 1024
@@ -89,10 +89,7 @@ def _whole(
     users, place = rows.unique(return_inverse=True)
     scores = best_scores(interests[users], items)
     own = scores[place, item_ids][:, None]
-    scores[:, 0] = -torch.inf
-    if excluded is not None:
-        theirs = excluded.of_rows(users)
-        scores[theirs.rows, theirs.item_ids] = -torch.inf
+    leave_out(scores, None if excluded is None else excluded.of_rows(users))
     of_pairs = scores[place]
     of_pairs[torch.arange(len(rows), device=rows.device), item_ids] = -torch.inf
     return (of_pairs > own).sum(1), (of_pairs == own).sum(1)

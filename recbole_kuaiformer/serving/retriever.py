@@ -284,4 +284,4 @@ def _index(name: str, *, manifest: Mapping[str, Any], file: Path | None, vectors
         if name != AUTO:
             raise
         return build_index("torch", vectors)[0]
-    return LoadedFaissIndex(index, is_exact=False, description=f"faiss_cpu {factory} {parameters}".rstrip())
+    return LoadedFaissIndex(index, description=f"faiss_cpu {factory} {parameters}".rstrip())

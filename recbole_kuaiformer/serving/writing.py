@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recbole_kuaiformer import checkpoint, compat
 from recbole_kuaiformer.index.base import IndexUnavailableError
-from recbole_kuaiformer.index.faiss_index import add_vectors, build_faiss, read_faiss, write_faiss
+from recbole_kuaiformer.index.faiss_index import add_vectors, build_faiss, is_flat, read_faiss, write_faiss
 from recbole_kuaiformer.models.dot_product import dot_product_model
 from recbole_kuaiformer.serving import bundle
 from recbole_kuaiformer.serving.catalogue import Catalogue, RequestError
@@ -87,7 +87,7 @@ def export(
         "n_items": len(items) - 1,
         "n_model_items": len(items) - 1,
         "dimension": items.shape[1],
-        "index": {"factory": factory, "parameters": parameters, "exact": factory == "Flat"},
+        "index": {"factory": factory, "parameters": parameters, "exact": is_flat(factory)},
         "versions": _versions(),
     }
     with bundle.locked(out):
@@ -269,7 +269,7 @@ def _index_file(items: Tensor, *, factory: str, parameters: str) -> dict[str, bu
     try:
         index = build_faiss(items[1:].numpy(), factory=factory, parameters=parameters)
     except IndexUnavailableError:
-        if factory != "Flat":
+        if not is_flat(factory):
             raise
         return {}
     return {"index.faiss": lambda path: write_faiss(index, path)}
