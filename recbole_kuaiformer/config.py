@@ -136,8 +136,11 @@ class ObjectiveSettings(Settings):
     streaming_slots: int | None
     label_smoothing: float
     smoothing_form: str
+    scores_at_once: int | None
 
     def __post_init__(self) -> None:
+        scores = self.scores_at_once
+        self._require("scores_at_once", that=scores is None or scores >= 1, what="at least 1, or ~")
         self._one_of("similarity", ("cosine", "dot"))
         self._one_of("interest_routing", ("max", "log_sum_exp", "target"))
         self._one_of("negatives", ("in_batch", "uniform", "mixed", "all"))

@@ -52,20 +52,26 @@ def sampled_softmax(  # noqa: PLR0913 (one softmax, and all that it may be told)
     _one_of(smoothing_form, SMOOTHING_FORMS, what="smoothing_form")
     if len(positive_scores) == 0:
         raise ValueError("a softmax needs at least one row, got a batch without a target")
-    positives, candidates = _at_least_float32(positive_scores), _at_least_float32(candidate_scores)
+    logits = torch.cat(
+        [_at_least_float32(positive_scores)[:, None], _at_least_float32(candidate_scores)], dim=1
+    )
+    offsets = torch.zeros_like(logits)
     if log_q is not None and positive_log_q is not None:
         if logq == "both":
-            positives, candidates = positives - positive_log_q, candidates - log_q
+            offsets[:, 0] -= positive_log_q
+            offsets[:, 1:] -= log_q
         elif logq == "negatives":
-            candidates = candidates - _log_expected_count(
+            offsets[:, 1:] -= _log_expected_count(
                 log_q, positive_log_q=positive_log_q, negative=negative, unique=unique
             )
-    logits = torch.cat([positives[:, None], candidates.masked_fill(~negative, -torch.inf)], dim=1)
+    rows, columns = negative.logical_not().nonzero(as_tuple=True)  # few: a mask would be a whole pass
+    offsets[rows, columns + 1] = -torch.inf
+    logits += offsets  # once, and nothing of it on the way back
     log_p = logits.log_softmax(dim=1)
-    loss = -log_p[:, 0]
-    if label_smoothing:
-        smoothing = _paper_smoothing if smoothing_form == "paper" else _uniform_smoothing
-        loss = (1 - label_smoothing) * loss + label_smoothing * smoothing(logits, log_p=log_p)
+    if not label_smoothing:
+        return -log_p[:, 0].mean()
+    smoothing = _paper_smoothing if smoothing_form == "paper" else _uniform_smoothing
+    loss = label_smoothing * smoothing(logits, log_p=log_p) - (1 - label_smoothing) * log_p[:, 0]
     return loss.mean()
 
 

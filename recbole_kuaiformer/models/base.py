@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,12 +23,14 @@ from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN, Retrieval
 from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.encoders.base import HistoryEncoder
 from recbole_kuaiformer.encoders.features import ItemTokens
+from recbole_kuaiformer.losses.best_of_interests import best_of_interests, summed_over_rows
 from recbole_kuaiformer.losses.candidates import Candidates, KnownPositives, draw_candidates, negative_mask
 from recbole_kuaiformer.losses.item_frequency import CountFrequency, StreamingFrequency
 from recbole_kuaiformer.losses.sampled_softmax import sampled_softmax
 from recbole_kuaiformer.models.attributes import attributes_of, item_values
 
 SCORES_AT_ONCE = 2**25  # interest x item scores held at a time when a whole catalogue is ranked
+SCORES_IN_TRAINING = {"cpu": 2**20}  # 4 MiB: about a core's cache
 
 
 class RetrievalModel(SequentialRecommender):
@@ -157,37 +160,65 @@ class RetrievalModel(SequentialRecommender):
             n_negatives=self.objective.n_negatives,
             deduplicate=self.objective.deduplicate_candidates,
         )
-        negative = negative_mask(positive_ids, candidates.item_ids)
+        known = None
         if self.known_positives is not None:
             known = self.known_positives(interaction[self.USER_ID], candidates.item_ids)
-            negative &= ~known[is_target.nonzero()[:, 0]]
+        windows = is_target.nonzero()[:, 0]
+
+        def negative(rows: slice) -> Tensor:
+            mask = negative_mask(positive_ids[rows], candidates.item_ids)
+            return mask if known is None else mask & ~known[windows[rows]]
+
         return self._softmax(interests, positive_ids=positive_ids, candidates=candidates, negative=negative)
 
     def _softmax(
-        self, interests: Tensor, *, positive_ids: Tensor, candidates: Candidates, negative: Tensor
+        self,
+        interests: Tensor,
+        *,
+        positive_ids: Tensor,
+        candidates: Candidates,
+        negative: Callable[[slice], Tensor],
     ) -> Tensor:
-        interests = interests / self.objective.temperature  # temperature first, then log q
-        positives = self.item_vectors(positive_ids)
-        if self.objective.interest_routing == "target":
-            interests = _nearest(interests, positives)
-        to_candidates = interests.flatten(0, 1) @ self.item_vectors(candidates.item_ids).T
-        return sampled_softmax(
-            self._routed((interests @ positives[..., None]).squeeze(-1)),
-            self._routed(to_candidates.unflatten(0, interests.shape[:2])),
-            negative=negative,
-            log_q=candidates.log_q,
-            positive_log_q=candidates.positive_log_q,
-            unique=candidates.unique,
-            logq=self.objective.logq,
-            label_smoothing=self.objective.label_smoothing,
-            smoothing_form=self.objective.smoothing_form,
+        """Mean loss over the rows, of which so many are scored at a time as stay in a processor's cache."""
+
+        def loss(interests: Tensor, positives: Tensor, items: Tensor, rows: slice) -> Tensor:
+            if self.objective.interest_routing == "target":
+                interests = _nearest(interests, positives)
+            return len(interests) * sampled_softmax(
+                self._routed((interests @ positives[..., None]).squeeze(-1)),
+                self._candidate_scores(interests, items),
+                negative=negative(rows),
+                log_q=candidates.log_q,
+                positive_log_q=None if candidates.positive_log_q is None else candidates.positive_log_q[rows],
+                unique=candidates.unique,
+                logq=self.objective.logq,
+                label_smoothing=self.objective.label_smoothing,
+                smoothing_form=self.objective.smoothing_form,
+            )
+
+        total = summed_over_rows(
+            loss,
+            interests / self.objective.temperature,  # temperature first, then log q
+            positives=self.item_vectors(positive_ids),
+            items=self.item_vectors(candidates.item_ids),
+            rows_at_once=self._rows_at_once(interests.shape[1] * len(candidates.item_ids), interests.device),
         )
+        return total / len(interests)
+
+    def _rows_at_once(self, scores_per_row: int, device: torch.device) -> int:
+        at_once = self.objective.scores_at_once or SCORES_IN_TRAINING.get(device.type, SCORES_AT_ONCE)
+        return max(1, at_once // scores_per_row)
+
+    def _candidate_scores(self, interests: Tensor, items: Tensor) -> Tensor:
+        if self.objective.interest_routing != "log_sum_exp":
+            return best_of_interests(interests, items)
+        return self._routed((interests.flatten(0, 1) @ items.T).unflatten(0, interests.shape[:2]))
 
     def _routed(self, scores: Tensor) -> Tensor:
         """Scores [P, K, ...] → [P, ...]: one score out of K (Eq. 9)."""
         if self.objective.interest_routing == "log_sum_exp":
             return scores.logsumexp(1)
-        return scores.max(1).values  # not amax: its gradient takes several passes over all K
+        return scores.max(1).values
 
     # ---- scoring -------------------------------------------------------------------------------------
 
