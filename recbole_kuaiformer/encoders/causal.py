@@ -7,10 +7,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from recbole_kuaiformer.encoders.alignment import left_aligned
+from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
 from recbole_kuaiformer.layers.llama_block import LlamaBlock
+from recbole_kuaiformer.layers.rms_norm import RMSNorm
 from recbole_kuaiformer.layers.rope import rotation_table
-from recbole_kuaiformer.layers.visibility import causal_visibility
+from recbole_kuaiformer.layers.visibility import attention_bias, causal_visibility
 
 
 class CausalEncoder(nn.Module):
@@ -40,7 +42,7 @@ class CausalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.head_size = hidden_size // n_heads
-        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.dropout = Dropout(hidden_dropout_prob)
         self.blocks = nn.ModuleList(
             LlamaBlock(
                 hidden_size,
@@ -51,7 +53,7 @@ class CausalEncoder(nn.Module):
             )
             for _ in range(n_layers)
         )
-        self.norm = nn.RMSNorm(hidden_size, eps=1e-6)
+        self.norm = RMSNorm(hidden_size)
 
     def forward(
         self, tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"], n_unseen: Int[Tensor, "B P"]
@@ -59,10 +61,10 @@ class CausalEncoder(nn.Module):
         """One vector for each target; zero for a target that sees nothing."""
         sequence, seen = left_aligned(self.dropout(tokens), valid=valid, n_unseen=n_unseen)
         places = torch.arange(sequence.shape[1], device=tokens.device)
-        visible = causal_visibility(places < valid.sum(1, keepdim=True))
+        bias = attention_bias(causal_visibility(places < valid.sum(1, keepdim=True)))
         rotation = rotation_table(places[None], head_size=self.head_size)
         for block in self.blocks:
-            sequence = block(sequence, visible=visible, rotation=rotation)
+            sequence = block(sequence, bias=bias, rotation=rotation)
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
         lasts = seen.sum(-1)
         outputs = self.norm(sequence)[rows, (lasts - 1).clamp(min=0)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recbole_kuaiformer.layers.llama_block import LlamaBlock
 from recbole_kuaiformer.layers.rope import rotation_table
-from recbole_kuaiformer.layers.visibility import group_visibility
+from recbole_kuaiformer.layers.visibility import attention_bias, group_visibility
 
 
 def fit_layout(
@@ -97,7 +97,7 @@ class ItemCompression(nn.Module):
         positions = torch.arange(size, device=tokens.device)[None]
         mixed = self.layer(
             groups,
-            visible=group_visibility(real),
+            bias=attention_bias(group_visibility(real)),
             rotation=rotation_table(positions, head_size=self.head_size),
         )
         weights = real.to(mixed.dtype) / real.sum(1, keepdim=True).clamp(min=1)

@@ -9,10 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from recbole_kuaiformer.encoders.item_compression import ItemCompression
+from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
 from recbole_kuaiformer.layers.llama_block import LlamaBlock
+from recbole_kuaiformer.layers.rms_norm import RMSNorm
 from recbole_kuaiformer.layers.rope import rotation_table
-from recbole_kuaiformer.layers.visibility import query_visibility
+from recbole_kuaiformer.layers.visibility import attention_bias, query_visibility
 
 QueryInit = Literal["learned", "recent"]
 
@@ -63,7 +65,7 @@ class KuaiFormerEncoder(nn.Module):
         self.query_init = query_init
         self.groups = compression_groups
         self.recent_length = recent_length
-        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.dropout = Dropout(hidden_dropout_prob)
         self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * hidden_size**-0.5)
         self.compression = (
             ItemCompression(hidden_size, inner_size=inner_size if compression_ffn else 0, **shared)  # type: ignore[arg-type]
@@ -74,7 +76,7 @@ class KuaiFormerEncoder(nn.Module):
             LlamaBlock(hidden_size, inner_size=inner_size, **shared)  # type: ignore[arg-type]
             for _ in range(n_layers)
         )
-        self.norm = nn.RMSNorm(hidden_size, eps=1e-6)
+        self.norm = RMSNorm(hidden_size)
 
     def forward(
         self,
@@ -93,15 +95,17 @@ class KuaiFormerEncoder(nn.Module):
         history, history_valid = self._compress(self.dropout(tokens), valid=valid)
         n_seen = history.shape[1] - n_unseen
         queries = self._queries(history, valid=history_valid, n_seen=n_seen)
-        visible = query_visibility(history_valid, n_seen=n_seen, n_queries=self.n_interests)
+        bias = attention_bias(query_visibility(history_valid, n_seen=n_seen, n_queries=self.n_interests))
         rotation = rotation_table(
             self._positions(n_seen, n_tokens=history.shape[1]), head_size=self.head_size
         )
         sequence = torch.cat([history, queries.flatten(1, 2)], dim=1)
-        for block in self.blocks:
-            sequence = block(sequence, visible=visible, rotation=rotation)
-        outputs = self.norm(sequence[:, history.shape[1] :])
-        return outputs.unflatten(1, (-1, self.n_interests))  # type: ignore[no-any-return]
+        *lower, last = self.blocks
+        for block in lower:
+            sequence = block(sequence, bias=bias, rotation=rotation)
+        # Nothing reads the history after the last block: there its tokens are keys and values only.
+        outputs = last(sequence, bias=bias[:, :, history.shape[1] :], rotation=rotation)
+        return self.norm(outputs).unflatten(1, (-1, self.n_interests))  # type: ignore[no-any-return]
 
     def _compress(
         self, tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"]

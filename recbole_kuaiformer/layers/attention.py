@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from recbole_kuaiformer.layers.rope import rotate
 
@@ -36,21 +36,35 @@ class Attention(nn.Module):
         self,
         tokens: Float[Tensor, "B T D"],
         *,
-        visible: Bool[Tensor, "B T T"],
+        bias: Float[Tensor, "B 1 S T"],
         rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
-    ) -> Float[Tensor, "B T D"]:
-        """Each token's mix of the tokens it sees; ``visible[b, i, j]`` is True where i sees j.
+    ) -> Float[Tensor, "B S D"]:
+        """Mix of the tokens that each of the last S tokens sees; S = T is all of them.
 
-        Every token must see at least one (itself, say): a row of the softmax without a column is NaN.
+        Args:
+            tokens: in their order.
+            bias: from ``attention_bias``: 0 where the i-th of the last S tokens sees token j. Every row must
+                see at least one (itself, say): a row of the softmax without a column is NaN.
+            rotation: from ``rotation_table``, for the positions of all tokens.
         """
         cos, sin = rotation
-        heads = self.query_key_value(tokens).unflatten(-1, (3, self.n_heads, -1))
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        first = tokens.shape[1] - bias.shape[2]
+        query, key, value = self._heads(tokens, first=first)
         mixed = scaled_dot_product_attention(
-            rotate(query, cos=cos, sin=sin),
+            rotate(query, cos=cos[:, :, first:], sin=sin[:, :, first:]),
             rotate(key, cos=cos, sin=sin),
             value,
-            attn_mask=visible[:, None],
+            attn_mask=bias.to(value.dtype),
             dropout_p=self.dropout_prob if self.training else 0.0,
         )
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _heads(self, tokens: Tensor, *, first: int) -> tuple[Tensor, ...]:
+        """Queries [B, H, S, E] of the tokens from ``first`` on, keys and values [B, H, T, E] of all."""
+        if first == 0:
+            projected = self.query_key_value(tokens).unflatten(-1, (3, self.n_heads, -1))
+            return projected.permute(2, 0, 3, 1, 4).unbind()  # type: ignore[no-any-return]
+        of_query, of_key_value = self.query_key_value.weight.tensor_split([tokens.shape[-1]])
+        query = linear(tokens[:, first:], of_query).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        key_value = linear(tokens, of_key_value).unflatten(-1, (2, self.n_heads, -1))
+        return query, *key_value.permute(2, 0, 3, 1, 4).unbind()

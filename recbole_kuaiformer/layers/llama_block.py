@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from recbole_kuaiformer.layers.attention import Attention
+from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.feed_forward import FeedForward
+from recbole_kuaiformer.layers.rms_norm import RMSNorm
 
 
 class LlamaBlock(nn.Module):
@@ -30,11 +32,11 @@ class LlamaBlock(nn.Module):
         attn_dropout_prob: float,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(hidden_size, eps=1e-6)
+        self.attention_norm = RMSNorm(hidden_size)
         self.attention = Attention(hidden_size, n_heads=n_heads, dropout_prob=attn_dropout_prob)
-        self.dropout = nn.Dropout(hidden_dropout_prob)
+        self.dropout = Dropout(hidden_dropout_prob)
         self.feed_forward = (
-            nn.Sequential(nn.RMSNorm(hidden_size, eps=1e-6), FeedForward(hidden_size, inner_size=inner_size))
+            nn.Sequential(RMSNorm(hidden_size), FeedForward(hidden_size, inner_size=inner_size))
             if inner_size
             else None
         )
@@ -43,12 +45,13 @@ class LlamaBlock(nn.Module):
         self,
         tokens: Float[Tensor, "B T D"],
         *,
-        visible: Bool[Tensor, "B T T"],
+        bias: Float[Tensor, "B 1 S T"],
         rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
-    ) -> Float[Tensor, "B T D"]:
-        """The tokens after one block; arguments as in ``Attention.forward``."""
+    ) -> Float[Tensor, "B S D"]:
+        """The last S tokens after one block; arguments as in ``Attention.forward``."""
         normed = self.attention_norm(tokens)
-        tokens = tokens + self.dropout(self.attention(normed, visible=visible, rotation=rotation))
+        mixed = self.attention(normed, bias=bias, rotation=rotation)
+        tokens = tokens[:, -bias.shape[2] :] + self.dropout(mixed)
         if self.feed_forward is None:
             return tokens
         return tokens + self.dropout(self.feed_forward(tokens))  # type: ignore[no-any-return]

@@ -1,9 +1,9 @@
-"""Who may look at whom: the boolean masks of attention, True where visible."""
+"""Who may look at whom: the boolean masks of attention, True where visible, and how attention takes them."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -54,6 +54,17 @@ def query_visibility(
         ],
         dim=1,
     )
+
+
+def attention_bias(visible: Bool[Tensor, "B S T"]) -> Float[Tensor, "B 1 S T"]:
+    """What attention adds to its logits: 0 where visible, −∞ elsewhere.
+
+    Attention makes it of a boolean mask in every layer; made once it serves all of them.
+
+    >>> attention_bias(torch.tensor([[[True, False]]]))
+    tensor([[[[0., -inf]]]])
+    """
+    return 1 - visible[:, None].to(torch.float32).reciprocal_()
 
 
 def _itself(n_tokens: int, *, device: torch.device) -> Bool[Tensor, "T T"]:
