@@ -100,6 +100,14 @@ def test_targets_that_see_the_same_are_encoded_once_and_parts_are_bounded():
     assert len(counting.calls) > 2
 
 
+def test_a_history_without_an_item_is_one_column_of_padding():
+    tokens, valid = padded(histories_of([0, 2]), WIDTH)
+    counting = Counting()
+    SeparatePasses(counting)(tokens[:1], valid=valid[:1], n_unseen=torch.zeros(1, 1, dtype=torch.long))
+    SeparatePasses(counting)(tokens[1:], valid=valid[1:], n_unseen=torch.full((1, 1), 5))
+    assert counting.calls == [(1, 1), (1, 1)]
+
+
 def test_what_is_kept_for_the_gradient_does_not_grow_with_the_targets():
     model = make(tokens_at_once=2 * WIDTH)
     tokens, valid = padded(histories_of([WIDTH] * 4), WIDTH)
