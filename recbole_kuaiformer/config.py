@@ -239,6 +239,27 @@ class SASRecPlusSettings(TransformerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HSTUSettings(Settings):
+    """Shape of HSTU's encoder."""
+
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    qk_size: int
+    value_size: int
+    hidden_dropout_prob: float
+    use_times: bool
+    use_request_time: bool
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_layers", "n_heads", "qk_size", "value_size"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+        self._require("hidden_dropout_prob", that=0 <= self.hidden_dropout_prob < 1, what="in [0, 1)")
+        if self.use_request_time and not self.use_times:
+            raise SettingsError("use_request_time: True needs use_times: True; set both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComiRecSASettings(Settings):
     """Shape of ComiRec's self-attentive encoder."""
 

@@ -35,6 +35,7 @@ MODELS = {
     "ComiRecDR": "recbole_kuaiformer.models.comirec_dr",
     "MIND": "recbole_kuaiformer.models.mind",
     "SASRecPlus": "recbole_kuaiformer.models.sasrec_plus",
+    "HSTU": "recbole_kuaiformer.models.hstu",
 }
 
 # Keys that RecBole reads but lists in none of its yaml files.
