@@ -92,7 +92,7 @@ class HSTUEncoder(nn.Module):
         frame = _history_frame(
             there,
             times=None if times is None else times[rows, source],
-            request_times=request_times if self.use_request_time else None,
+            request_times=request_times,  # read by the last row alone, which is used with use_request_time
         )
         n_seen = valid.sum(1, keepdim=True) - n_unseen
         lasts = (n_seen - 1).clamp(min=0)
