@@ -21,6 +21,8 @@ S = TypeVar("S", bound="Settings")
 
 # What becomes of the items a user already had: they stay in the ranking, or they leave it.
 READINGS = ("kept", "masked")
+# Items that `compression: geometric` keeps as they are where recent_length does not say: the paper's number.
+GEOMETRIC_RECENT = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +198,10 @@ class KuaiFormerSettings(TransformerSettings):
 
     n_interests: int
     query_init: str
+    compression: str
     compression_groups: tuple[int, ...]
     recent_length: int | None
+    compression_block: int
     compression_ffn: bool
 
     def __post_init__(self) -> None:
@@ -206,24 +210,28 @@ class KuaiFormerSettings(TransformerSettings):
         recent = self.recent_length
         self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
         self._one_of("query_init", ("learned", "recent"))
+        self._one_of("compression", ("listed", "geometric"))
+        self._require("compression_block", that=self.compression_block >= 1, what="at least 1")
         groups = self.compression_groups
         self._require(
             "compression_groups", that=all(size >= 1 for size in groups), what="sizes of at least 1"
         )
 
     def recent_items(self, max_length: int) -> int:
-        """Items kept as they are: recent_length, or what the groups leave of the layout's length.
+        """Items kept as they are: recent_length; or where it is ~ what the listed groups leave of the length.
 
         Raises:
-            SettingsError: the layout is shorter than MAX_ITEM_LIST_LENGTH (a longer one is cut to it).
+            SettingsError: the listed layout is shorter than MAX_ITEM_LIST_LENGTH (a longer one is cut to it).
         """
+        if self.compression == "geometric":
+            return GEOMETRIC_RECENT if self.recent_length is None else self.recent_length
         grouped = sum(self.compression_groups)
         recent = max(max_length - grouped, 1) if self.recent_length is None else self.recent_length
         if grouped + recent < max_length:
             raise SettingsError(
                 f"compression_groups: {list(self.compression_groups)} and recent_length {recent} add up to "
-                f"{grouped + recent} items, but MAX_ITEM_LIST_LENGTH is {max_length}; add groups, or set "
-                "recent_length to ~ to keep the rest of the history as it is"
+                f"{grouped + recent} items, but MAX_ITEM_LIST_LENGTH is {max_length}; add groups, set "
+                "recent_length to ~ to keep the rest of the history as it is, or set compression to geometric"
             )
         return recent
 
@@ -231,6 +239,27 @@ class KuaiFormerSettings(TransformerSettings):
 @dataclass(frozen=True, kw_only=True)
 class SASRecPlusSettings(TransformerSettings):
     """Shape of the single-vector causal encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HSTUSettings(Settings):
+    """Shape of HSTU's encoder."""
+
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    qk_size: int
+    value_size: int
+    hidden_dropout_prob: float
+    use_times: bool
+    use_request_time: bool
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_layers", "n_heads", "qk_size", "value_size"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+        self._require("hidden_dropout_prob", that=0 <= self.hidden_dropout_prob < 1, what="in [0, 1)")
+        if self.use_request_time and not self.use_times:
+            raise SettingsError("use_request_time: True needs use_times: True; set both, or neither")
 
 
 @dataclass(frozen=True, kw_only=True)

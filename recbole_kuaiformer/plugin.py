@@ -35,6 +35,7 @@ MODELS = {
     "ComiRecDR": "recbole_kuaiformer.models.comirec_dr",
     "MIND": "recbole_kuaiformer.models.mind",
     "SASRecPlus": "recbole_kuaiformer.models.sasrec_plus",
+    "HSTU": "recbole_kuaiformer.models.hstu",
 }
 
 # Keys that RecBole reads but lists in none of its yaml files.
@@ -64,7 +65,7 @@ def register() -> None:
     Config.__init__ = _with_checks(Config.__init__)
     recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
-    compat.after_load += [with_recbole_config, _with_evaluation_keys]
+    compat.after_load += [with_recbole_config, _with_later_keys]
     Config._recbole_kuaiformer = True
 
 
@@ -90,13 +91,15 @@ def _read(config: Config, *parts: str) -> dict[str, Any]:
         return yaml.load(text, Loader=config.yaml_loader) or {}
 
 
-def _with_evaluation_keys(state: Any) -> Any:
-    """Checkpoints written without this package, or by an earlier version, lack keys of the evaluation."""
+def _with_later_keys(state: Any) -> Any:
+    """Checkpoints written without this package, or by an earlier version, lack keys: defaults stand in."""
     config = state.get("config") if isinstance(state, dict) else None
     if isinstance(config, Config):
-        overall = _read(config, "overall") if config.model in MODELS else {}
-        for key, value in _read(config, "evaluation").items():
-            config.final_config_dict.setdefault(key, overall.get(key, value))
+        defaults = _read(config, "evaluation")
+        if config.model in MODELS:
+            defaults |= _read(config, "overall") | _read(config, "model", config.model)
+        for key, value in defaults.items():
+            config.final_config_dict.setdefault(key, value)
     return state
 
 

@@ -24,6 +24,12 @@ from tests import worlds
         ),
         ({"compression_groups": [4, 0]}, "compression_groups: must be sizes of at least 1"),
         ({"recent_length": 2, "compression_groups": [7, 7]}, "window_targets: 4 targets of a window"),
+        ({"compression": "geometrc"}, r"compression: 'geometrc' is not known \(did you mean 'geometric'\?\)"),
+        (
+            {"compression": "geometric"},
+            r"compression_groups: \[4, 4\] is not read with compression: geometric",
+        ),
+        ({"compression_block": 0}, "compression_block: must be at least 1, got 0"),
         ({"negatives": "in_bach"}, r"negatives: 'in_bach' is not known \(did you mean 'in_batch'\?\)"),
         (
             {"deduplicate_candidates": True, "negatives": "all"},

@@ -70,6 +70,7 @@ def small(data_path, name, **more):
 SHAPE = {
     "KuaiFormer": ("n_layers", "n_interests", "compression_groups", "recent_length", "hidden_dropout_prob"),
     "SASRecPlus": ("n_layers", "hidden_dropout_prob"),
+    "HSTU": ("n_layers", "hidden_dropout_prob"),
     "ComiRecSA": ("n_interests",),
     "ComiRecDR": ("n_interests",),
     "MIND": ("n_interests",),

@@ -25,6 +25,8 @@ from recbole_kuaiformer.data.windows import Windows
 
 TARGET_IDS = "target_ids"  # [B, P] item ids to predict from one window, 0 where there is none
 TARGET_UNSEEN = "target_unseen"  # [B, P] newest items of the window's history that the target must not see
+ITEM_TIMES = "item_times"  # [B, L] seconds from the history's newest item to each, for models that ask
+REQUEST_TIME = "request_time"  # [B] seconds from there to the interaction that the history stands before
 TIME_GAP = "time_gap"  # attribute made from timestamps: seconds since the user's interaction before
 
 
@@ -227,8 +229,20 @@ class RetrievalDataset(SequentialDataset):
                 columns[name + suffix] = self.log.time_gaps(rows).astype(np.float32)
             elif name in self.log.columns:
                 columns[name + suffix] = self.log.columns[name][rows]
+        if self.config["use_times"]:
+            columns |= self._times(rows, ends=ends)
         tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
         return Interaction({**tensors, self.item_list_length_field: torch.from_numpy(lengths)})
+
+    def _times(self, rows: IntArray, *, ends: IntArray) -> dict[str, IntArray]:
+        """Whole seconds relative to the newest item, so that differences are as exact as 64 bits are."""
+        times = self.log.timestamps
+        newest = times[np.maximum(ends - 1, 0)]
+        of_items = np.where(rows < 0, 0.0, times[rows] - newest[:, None])
+        return {
+            ITEM_TIMES: np.rint(of_items).astype(np.int64),
+            REQUEST_TIME: np.rint(times[ends] - newest).astype(np.int64),
+        }
 
     def windows(self, *, span: int) -> Windows:
         """Training windows over this split's rows."""

@@ -34,6 +34,7 @@ class KuaiFormerEncoder(nn.Module):
         query_init: ``learned``; or ``recent``: learned vector + token of the r-th newest item seen.
         compression_groups: sizes of the groups, oldest first; empty is plain attention.
         recent_length: how many of the newest items are kept as they are.
+        compression_block: most items of a group that see one another in the group layer.
         compression_ffn: whether the group layer has a feed-forward part.
         hidden_dropout_prob: dropout on the residual stream. attn_dropout_prob: on attention weights.
     """
@@ -49,6 +50,7 @@ class KuaiFormerEncoder(nn.Module):
         query_init: QueryInit,
         compression_groups: tuple[int, ...],
         recent_length: int,
+        compression_block: int,
         compression_ffn: bool,
         hidden_dropout_prob: float,
         attn_dropout_prob: float,
@@ -68,7 +70,12 @@ class KuaiFormerEncoder(nn.Module):
         self.dropout = Dropout(hidden_dropout_prob)
         self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * hidden_size**-0.5)
         self.compression = (
-            ItemCompression(hidden_size, inner_size=inner_size if compression_ffn else 0, **shared)  # type: ignore[arg-type]
+            ItemCompression(
+                hidden_size,
+                inner_size=inner_size if compression_ffn else 0,
+                block=compression_block,
+                **shared,  # type: ignore[arg-type]
+            )
             if compression_groups
             else None
         )
@@ -114,10 +121,7 @@ class KuaiFormerEncoder(nn.Module):
         if n_old == 0 or self.compression is None:
             return tokens, valid
         sizes = self._sizes_covering(n_old)
-        missing = sum(sizes) - n_old  # the oldest group used may reach beyond the batch's longest history
-        old = nn.functional.pad(tokens[:, :n_old], (0, 0, missing, 0))
-        old_valid = nn.functional.pad(valid[:, :n_old], (missing, 0))
-        groups, filled = self.compression(old, valid=old_valid, sizes=sizes)
+        groups, filled = self.compression(tokens[:, :n_old], valid=valid[:, :n_old], sizes=sizes)
         return torch.cat([groups, tokens[:, n_old:]], dim=1), torch.cat([filled, valid[:, n_old:]], dim=1)
 
     def _sizes_covering(self, n_old: int) -> tuple[int, ...]:

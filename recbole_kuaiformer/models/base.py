@@ -123,7 +123,12 @@ class RetrievalModel(SequentialRecommender):
         }
         tokens = self.tokens(torch.where(valid, item_ids[rows, columns], 0), values=values)
         n_unseen = torch.zeros_like(lengths)[:, None] if n_unseen is None else n_unseen
-        return self._normalised(self.encoder(tokens, valid=valid, n_unseen=n_unseen))
+        more = self.encoder_inputs(interaction, columns=columns)
+        return self._normalised(self.encoder(tokens, valid=valid, n_unseen=n_unseen, **more))
+
+    def encoder_inputs(self, interaction: Interaction, *, columns: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 (for overriding)
+        """What the encoder reads beside the tokens, whose ``columns`` [B, L] in the interaction are given."""
+        return {}
 
     def user_vectors(self, interaction: Interaction) -> Tensor:
         """Interest vectors [B, K, D] of one target after each history: what an index is searched with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recbole_kuaiformer.config import KuaiFormerSettings, SettingsError, WindowSettings
-from recbole_kuaiformer.encoders.item_compression import fit_layout
+from recbole_kuaiformer.encoders.item_compression import fit_layout, geometric_groups
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
 
@@ -27,6 +27,12 @@ class KuaiFormer(RetrievalModel):
         """As for every model; and the compression layout must hold the history and a window's targets."""
         super().check(config)
         windows, settings = WindowSettings.read(config), KuaiFormerSettings.read(config)
+        default = tuple(config.internal_config_dict["compression_groups"])
+        if settings.compression == "geometric" and settings.compression_groups != default:
+            raise SettingsError(
+                f"compression_groups: {list(settings.compression_groups)} is not read with compression: "
+                "geometric, which sets the sizes itself; leave one of the two out"
+            )
         recent = settings.recent_items(windows.MAX_ITEM_LIST_LENGTH)
         if windows.span > recent:
             raise SettingsError(
@@ -35,17 +41,9 @@ class KuaiFormer(RetrievalModel):
             )
 
     def build_encoder(self, config: Any) -> KuaiFormerEncoder:
-        """The encoder; the compression layout is cut to MAX_ITEM_LIST_LENGTH, and the log says so."""
+        """The encoder; the log tells the compression layout where it is not the one listed."""
         settings = KuaiFormerSettings.read(config)
-        recent = settings.recent_items(self.max_seq_length)
-        groups, recent_length = fit_layout(
-            settings.compression_groups, recent_length=recent, max_length=self.max_seq_length
-        )
-        if (groups, recent_length) != (settings.compression_groups, recent):
-            self.logger.info(
-                f"compression layout {[*settings.compression_groups]} + {recent} cut to MAX_ITEM_LIST_LENGTH "
-                f"{self.max_seq_length}: {[*groups]} + {recent_length}"
-            )
+        groups, recent_length = self._layout(settings)
         return KuaiFormerEncoder(
             settings.hidden_size,
             n_layers=settings.n_layers,
@@ -55,7 +53,25 @@ class KuaiFormer(RetrievalModel):
             query_init=settings.query_init,  # type: ignore[arg-type]
             compression_groups=groups,
             recent_length=recent_length,
+            compression_block=settings.compression_block,
             compression_ffn=settings.compression_ffn,
             hidden_dropout_prob=settings.hidden_dropout_prob,
             attn_dropout_prob=settings.attn_dropout_prob,
         )
+
+    def _layout(self, settings: KuaiFormerSettings) -> tuple[tuple[int, ...], int]:
+        """Group sizes, oldest first, and the recent items: together at most MAX_ITEM_LIST_LENGTH."""
+        length, recent = self.max_seq_length, settings.recent_items(self.max_seq_length)
+        if settings.compression == "geometric":
+            groups, recent = geometric_groups(length - recent), min(recent, length)
+            self.logger.info(
+                f"compression: geometric, {length} items as {len(groups)} group tokens {[*groups]} + {recent}"
+            )
+            return groups, recent
+        groups, kept = fit_layout(settings.compression_groups, recent_length=recent, max_length=length)
+        if (groups, kept) != (settings.compression_groups, recent):
+            self.logger.info(
+                f"compression layout {[*settings.compression_groups]} + {recent} cut to MAX_ITEM_LIST_LENGTH "
+                f"{length}: {[*groups]} + {kept}"
+            )
+        return groups, kept

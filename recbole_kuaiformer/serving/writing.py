@@ -193,6 +193,11 @@ def _check_model(config: Any, model: Any) -> None:
         )
     if dot_product_model(model) is None:
         raise bundle.ExportError(f"model: the score of {config['model']} is not known to be a dot product")
+    if config["use_times"]:
+        raise bundle.ExportError(
+            f"use_times: this {config['model']} reads the times of a history; a request gives items alone; "
+            "train with use_times: False to serve it"
+        )
 
 
 def _items(model: Any) -> Tensor:

@@ -1,19 +1,25 @@
 """The encoder against its slow twin, packed against separate passes, and its symmetries."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from recbole_kuaiformer.encoders.item_compression import fit_layout
+from recbole_kuaiformer.encoders.item_compression import ITEMS_AT_ONCE, fit_layout, geometric_groups
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
 from tests.reference import encoder as reference
 
 D, K, H = 12, 3, 2
-LAYOUTS = [((), 9), ((4, 2), 5), ((3, 3, 2), 4), ((1, 5), 3)]
+# Blocks of at most 3: groups of one block, of several, and with a partial oldest block.
+LAYOUTS = [((), 9), ((4, 2), 5), ((3, 3, 2), 4), ((1, 5), 3), ((11, 6, 2), 4)]
+BLOCK = 3
 
 
-def make(groups, recent, *, query_init="learned", ffn=False, seed=0):
+def make(groups, recent, *, query_init="learned", ffn=False, seed=0, block=BLOCK):
     torch.manual_seed(seed)
     return (
         KuaiFormerEncoder(
@@ -25,6 +31,7 @@ def make(groups, recent, *, query_init="learned", ffn=False, seed=0):
             query_init=query_init,
             compression_groups=groups,
             recent_length=recent,
+            compression_block=block,
             compression_ffn=ffn,
             hidden_dropout_prob=0.5,
             attn_dropout_prob=0.3,
@@ -59,7 +66,13 @@ def test_equals_the_plain_loops_of_eq_6_to_8(groups, recent, ffn):
     got = model(tokens, valid=valid, n_unseen=torch.zeros(len(histories), 1, dtype=torch.long))[:, 0]
     for row, history in enumerate(histories):
         want = reference.kuaiformer(
-            history, model.state_dict(), groups=groups, recent_length=recent, n_layers=2, n_heads=H
+            history,
+            model.state_dict(),
+            groups=groups,
+            recent_length=recent,
+            block_size=BLOCK,
+            n_layers=2,
+            n_heads=H,
         )
         torch.testing.assert_close(got[row], want, rtol=0, atol=1e-6)
 
@@ -161,6 +174,71 @@ def test_a_layout_cut_short_keeps_the_newest_items(groups, recent, longest):
     assert cut_recent == min(recent, longest)
     if cut:
         assert cut[1:] == groups[len(groups) - len(cut) + 1 :]
+
+
+@settings(max_examples=50, deadline=None)
+@given(n_items=st.integers(0, 100_000))
+def test_geometric_groups_double_going_back_and_grow_in_number_like_the_logarithm(n_items):
+    oldest, *others = geometric_groups(n_items) or (0,)
+    assert oldest + sum(others) == n_items
+    newest_first = others[::-1]
+    assert newest_first == [16 * 2 ** (number // 2) for number in range(len(newest_first))]
+    assert oldest <= 16 * 2 ** (len(newest_first) // 2)
+    assert len(newest_first) <= 2 * math.log2(1 + n_items / 32) + 1
+
+
+def flops(layout, *, length):
+    """Of one history's encoding at the default width and depth, attention included."""
+    groups, recent = layout
+    model = KuaiFormerEncoder(
+        64, n_layers=4, n_heads=2, inner_size=None, n_interests=4, query_init="learned",
+        compression_groups=groups, recent_length=recent, compression_block=64, compression_ffn=False,
+        hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
+    )  # fmt: skip
+    tokens, valid = torch.zeros(1, length, 64), torch.ones(1, length, dtype=torch.bool)
+    # The counter knows no formula for the fused kernel of a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(tokens, valid=valid, n_unseen=torch.zeros(1, 1, dtype=torch.long))
+    return counter.get_total_flops()
+
+
+def test_arithmetic_grows_well_below_the_length_with_geometric_groups():
+    short, long = (flops((geometric_groups(n - 48), 48), length=n) for n in (256, 10_000))
+    assert long / short < 0.45 * 10_000 / 256
+
+
+def test_256_compressed_items_cost_little_more_than_64_plain_ones():
+    """The paper reports +10 %, and 6x without compression."""
+    paper = ((64, 64, 16, 16, 16, 16, 16), 48)
+    assert flops(paper, length=256) < 1.15 * flops(((), 64), length=64)
+
+
+@pytest.mark.parametrize("length", [30, 272, 336])
+def test_a_short_history_costs_what_a_layout_of_its_length_costs(length):
+    short, long = (flops((geometric_groups(max(n - 48, 0)), 48), length=length) for n in (length, 10_000))
+    assert short == long
+
+
+def test_the_papers_groups_are_one_block_each_to_the_last_bit():
+    groups = (64, 64, 16, 16, 16, 16, 16)
+    tokens, valid = padded(histories_of([256, 131, 60]), 256)
+    none = torch.zeros(3, 1, dtype=torch.long)
+    blocks, whole = (
+        make(groups, 48, block=block)(tokens, valid=valid, n_unseen=none) for block in (64, 10_000)
+    )
+    assert torch.equal(blocks, whole)
+
+
+def test_a_group_taken_part_by_part_without_gradients_is_the_same():
+    groups, recent = (11, 6, 2), 4
+    model = make(groups, recent)
+    n_rows = ITEMS_AT_ONCE["cpu"] // sum(groups) * 2 + 5
+    tokens, valid = padded(histories_of([sum(groups) + recent - row % 9 for row in range(n_rows)]), 23)
+    none = torch.zeros(n_rows, 1, dtype=torch.long)
+    at_once = model(tokens, valid=valid, n_unseen=none)
+    with torch.no_grad():
+        in_parts = model(tokens, valid=valid, n_unseen=none)
+    torch.testing.assert_close(in_parts, at_once, rtol=0, atol=1e-10)
 
 
 def test_the_papers_layout_is_55_tokens():

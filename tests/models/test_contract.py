@@ -75,6 +75,7 @@ def test_queries_that_start_from_recent_items_are_trained(cyclic):
 LEARNS = {
     "KuaiFormer": ({"epochs": 15}, 0.95),
     "SASRecPlus": ({"epochs": 15}, 0.95),
+    "HSTU": ({"epochs": 15, "n_negatives": 100}, 0.95),
     "ComiRecDR": ({"epochs": 15, "n_negatives": 100}, 0.9),
     "MIND": ({"epochs": 40, "n_negatives": 100}, 0.9),
     "ComiRecSA": ({"epochs": 40, "learning_rate": 0.03, "n_negatives": 100}, 0.55),
@@ -83,6 +84,7 @@ _ALL = {"epochs": 40, "negatives": "all", "stopping_step": 100}
 FINDS_BOTH = {
     "KuaiFormer": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2}, 4, 0.9),
     "SASRecPlus": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2}, 4, 0.9),
+    "HSTU": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2, "negatives": "all"}, 4, 0.9),
     "ComiRecDR": (_ALL, 4, 0.7),
     "MIND": (_ALL, 8, 0.7),
     "ComiRecSA": (_ALL, 8, 0.7),
@@ -150,17 +152,25 @@ def test_ranks_a_hand_made_history_of_any_length(model_name, cyclic):
     padded = torch.cat([kept, torch.zeros(1, 24, dtype=torch.long)], dim=1)
     with torch.no_grad():
         scores = [
-            model.full_sort_predict(Interaction({"item_id_list": ids, "item_length": torch.tensor([n])}))
-            for ids, n in ((long, 40), (kept, 16), (padded, 16))
+            model.full_sort_predict(_hand_made(ids, n)) for ids, n in ((long, 40), (kept, 16), (padded, 16))
         ]
-        empty = model.full_sort_predict(
-            Interaction(
-                {"item_id_list": torch.zeros(1, 4, dtype=torch.long), "item_length": torch.tensor([0])}
-            )
-        )
+        empty = model.full_sort_predict(_hand_made(torch.zeros(1, 4, dtype=torch.long), 0))
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[2], scores[1])
     assert torch.isfinite(empty).all()
+
+
+def _hand_made(ids, n):
+    """A minute between any two events."""
+    minutes = 60 * (torch.arange(ids.shape[1]) - n + 1)
+    return Interaction(
+        {
+            "item_id_list": ids,
+            "item_length": torch.tensor([n]),
+            "item_times": minutes[None],
+            "request_time": torch.tensor([60]),
+        }
+    )
 
 
 @pytest.mark.parametrize("mode", ["full", "uni50"])

@@ -79,10 +79,11 @@ def part(state, prefix):
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def kuaiformer(items, state, *, groups, recent_length, n_layers, n_heads):
+def kuaiformer(items, state, *, groups, recent_length, block_size, n_layers, n_heads):
     """Eq. 7 and 8 for one user: interests of a target that comes after the last of ``items``.
 
-    Groups are counted from the newest item backwards; a group without an item gives no token.
+    Groups are counted from the newest item backwards; a group without an item gives no token. Blocks are
+    counted from a group's newest item backwards, and see only themselves.
     """
     items = list(items)
     recent = items[max(len(items) - recent_length, 0) :]
@@ -92,10 +93,13 @@ def kuaiformer(items, state, *, groups, recent_length, n_layers, n_heads):
         group, old = old[max(len(old) - size, 0) :], old[: max(len(old) - size, 0)]
         if group:
             # positions inside a group that is not full: only their differences matter
-            mixed = block(
-                group, range(len(group)), lambda i, j: True, part(state, "compression.layer."), n_heads
-            )
-            tokens.insert(0, sum(mixed) / len(mixed))
+            mixed = []
+            for end in range(len(group), 0, -block_size):
+                some = group[max(end - block_size, 0) : end]
+                mixed += block(
+                    some, range(len(some)), lambda i, j: True, part(state, "compression.layer."), n_heads
+                )
+            tokens.insert(0, sum(mixed) / len(group))
     queries = list(state["queries"])
     rows = tokens + recent + queries
     for number in range(n_layers):

@@ -1,0 +1,176 @@
+"""HSTU: one vector per user from gated, softmax-free attention that knows times (arXiv 2402.17152)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor, nn
+
+from recbole_kuaiformer.encoders.alignment import left_columns
+from recbole_kuaiformer.layers.hstu_block import HSTUBlock, time_buckets
+from recbole_kuaiformer.layers.visibility import causal_visibility
+
+ROOM = 11  # what the published runs add to the length: n of 200 items is 211
+
+
+class HSTUEncoder(nn.Module):
+    """HSTU's blocks over √D · token + position; u = output at the last item seen, all targets in one pass.
+
+    The bias of row i takes the time of the event after item i. For a history's last row that is the time
+    of the request, with ``use_request_time``; without it the last item's own time is repeated. Then the
+    last row of each target differs from the same item's row for later targets: it is a row of its own,
+    which no other sees.
+
+    Args:
+        hidden_size: D.
+        n_layers: blocks. n_heads: heads of each.
+        qk_size: width of a head's queries and keys. value_size: of its values and gates.
+        max_length: L; attention is divided by the constant L + 11.
+        use_times: whether the bias has a part for time differences.
+        use_request_time: whether the time of the request is known.
+        dropout_prob: dropout on the input and on what each block adds.
+    """
+
+    def __init__(  # noqa: PLR0913 (one argument for each hyper-parameter of the paper)
+        self,
+        hidden_size: int,
+        *,
+        n_layers: int,
+        n_heads: int,
+        qk_size: int,
+        value_size: int,
+        max_length: int,
+        use_times: bool,
+        use_request_time: bool,
+        dropout_prob: float,
+    ) -> None:
+        super().__init__()
+        self.use_times, self.use_request_time = use_times, use_request_time
+        self.positions = nn.Parameter(torch.randn(max_length, hidden_size) * hidden_size**-0.5)
+        self.dropout = nn.Dropout(dropout_prob)
+        self.blocks = nn.ModuleList(
+            HSTUBlock(
+                hidden_size,
+                n_heads=n_heads,
+                qk_size=qk_size,
+                value_size=value_size,
+                n=max_length + ROOM,
+                use_times=use_times,
+                dropout_prob=dropout_prob,
+            )
+            for _ in range(n_layers)
+        )
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B L D"],
+        *,
+        valid: Bool[Tensor, "B L"],
+        n_unseen: Int[Tensor, "B P"],
+        times: Int64[Tensor, "B L"] | None = None,
+        request_times: Int64[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B P 1 D"]:
+        """One vector for each target; zero for a target that sees nothing.
+
+        Args:
+            tokens: item tokens aligned to the right.
+            valid: True where the token is an item.
+            n_unseen: newest items a target must not see; with ``use_request_time`` the target is the first
+                of them, or comes after all.
+            times: of each item, in seconds since any moment; needed with ``use_times``.
+            request_times: of the request that comes after all items; needed with ``use_request_time``.
+
+        Raises:
+            ValueError: times are needed and not given.
+        """
+        self._check(times, request_times)
+        source, there = left_columns(valid)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        sequence = self._input(tokens[rows, source], there=there)
+        frame = _history_frame(
+            there,
+            times=None if times is None else times[rows, source],
+            request_times=request_times,  # read by the last row alone, which is used with use_request_time
+        )
+        n_seen = valid.sum(1, keepdim=True) - n_unseen
+        lasts = (n_seen - 1).clamp(min=0)
+        if self.use_times and not self.use_request_time:
+            outputs = self._through(
+                torch.cat([sequence, sequence[rows, lasts]], dim=1), _with_last_rows(frame, lasts=lasts)
+            )[:, tokens.shape[1] :]
+        else:
+            outputs = self._through(sequence, frame)[rows, lasts]
+        return (outputs * (n_seen > 0)[..., None])[:, :, None]
+
+    def _input(self, tokens: Tensor, *, there: Tensor) -> Tensor:
+        sequence = tokens * tokens.shape[2] ** 0.5 + self.positions[: tokens.shape[1]]
+        return self.dropout(torch.where(there[..., None], sequence, 0))  # type: ignore[no-any-return]
+
+    def _through(self, sequence: Tensor, frame: _Frame) -> Tensor:
+        distances = frame.positions[:, None, :] - frame.positions[:, :, None]
+        buckets = frame.buckets() if self.use_times else None
+        for block in self.blocks:
+            sequence = block(sequence, visible=frame.visible, distances=distances, buckets=buckets)
+        return sequence
+
+    def _check(self, times: Tensor | None, request_times: Tensor | None) -> None:
+        if self.use_times and times is None:
+            raise ValueError("use_times: the times of the items are needed, and not given")
+        if self.use_request_time and request_times is None:
+            raise ValueError("use_request_time: the time of the request is needed, and not given")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where and when the rows of a sequence are, and who sees whom.
+
+    Attributes:
+        positions: [B, T] place in the history. visible: [B, T, T].
+        times: [B, T] of the item itself, in seconds. next_times: [B, T] of the event after it.
+    """
+
+    positions: Tensor
+    visible: Tensor
+    times: Tensor
+    next_times: Tensor
+
+    def buckets(self) -> Tensor:
+        """β(t_{i+1} − t_j), [B, T, T]."""
+        return time_buckets(self.next_times[:, :, None] - self.times[:, None, :])
+
+
+def _history_frame(
+    there: Bool[Tensor, "B L"],
+    *,
+    times: Int64[Tensor, "B L"] | None,
+    request_times: Int64[Tensor, " B"] | None,
+) -> _Frame:
+    """Of a left-aligned history alone; without a request time the last item's is repeated."""
+    columns = torch.arange(there.shape[1], device=there.device).expand_as(there)
+    times = torch.zeros_like(columns) if times is None else times
+    is_last = there & ~nn.functional.pad(there[:, 1:], (0, 1))
+    after = times if request_times is None else request_times[:, None]
+    next_times = torch.where(is_last, after, times.roll(-1, dims=1))
+    return _Frame(columns, causal_visibility(there), times, next_times)
+
+
+def _with_last_rows(frame: _Frame, *, lasts: Int[Tensor, "B P"]) -> _Frame:
+    """With a row for each target that stands where the last item it sees stands, and repeats its time.
+
+    It sees the items before that one and itself; nothing else sees it.
+    """
+    (n_rows, n_columns), n_targets = frame.positions.shape, lasts.shape[1]
+    rows = torch.arange(n_rows, device=lasts.device)[:, None]
+    before = frame.positions[:, None, :] < lasts[:, :, None]
+    itself = torch.eye(n_targets, dtype=torch.bool, device=lasts.device).expand(n_rows, -1, -1)
+    unseen = before.new_zeros(n_rows, n_columns, n_targets)
+    upper, lower = torch.cat([frame.visible, unseen], dim=2), torch.cat([before, itself], dim=2)
+    repeated = frame.times[rows, lasts]
+    return _Frame(
+        positions=torch.cat([frame.positions, lasts], dim=1),
+        visible=torch.cat([upper, lower], dim=1),
+        times=torch.cat([frame.times, repeated], dim=1),
+        next_times=torch.cat([frame.next_times, repeated], dim=1),
+    )

@@ -1,0 +1,62 @@
+"""HSTU as a RecBole model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_kuaiformer.config import HSTUSettings
+from recbole_kuaiformer.data.dataset import ITEM_TIMES, REQUEST_TIME
+from recbole_kuaiformer.encoders.hstu import HSTUEncoder
+from recbole_kuaiformer.models.base import RetrievalModel
+
+
+class HSTU(RetrievalModel):
+    """Hierarchical Sequential Transduction Unit (Zhai et al., arXiv 2402.17152), dense form.
+
+    The strongest published single-vector encoder. Unlike the published runs, which draw 128 negatives for
+    each position, the positions of a step share them; and every window trains whole (no Stochastic Length).
+    Keys: ``properties/model/HSTU.yaml``.
+
+    Raises:
+        SettingsError: a key is missing, of the wrong type or out of range.
+    """
+
+    settings = HSTUSettings
+    encoder: HSTUEncoder
+
+    def build_encoder(self, config: Any) -> HSTUEncoder:
+        """The encoder that the configuration asks for."""
+        settings = HSTUSettings.read(config)
+        return HSTUEncoder(
+            settings.hidden_size,
+            n_layers=settings.n_layers,
+            n_heads=settings.n_heads,
+            qk_size=settings.qk_size,
+            value_size=settings.value_size,
+            max_length=self.max_seq_length,
+            use_times=settings.use_times,
+            use_request_time=settings.use_request_time,
+            dropout_prob=settings.hidden_dropout_prob,
+        )
+
+    def encoder_inputs(self, interaction: Interaction, *, columns: Tensor) -> dict[str, Tensor]:
+        """The times of items and request, where the model reads them.
+
+        Raises:
+            ValueError: the interaction has no times.
+        """
+        if not self.encoder.use_times:
+            return {}
+        for name in (ITEM_TIMES, REQUEST_TIME):
+            if name not in interaction.columns:
+                raise ValueError(
+                    f"use_times: the model reads times, but the batch has no {name!r} (seconds, int64); give "
+                    "it, or train with use_times: False"
+                )
+        return {
+            "times": interaction[ITEM_TIMES].gather(1, columns),
+            "request_times": interaction[REQUEST_TIME],
+        }
