@@ -36,14 +36,23 @@ class Worker:
             text=True,
             env=running.environment(),
         )
-        self.absent = self._answer().get("absent")
-        self.imported_mib = measuring.process_mib("VmRSS", pid=self._process.pid)
-        self.facts = {} if self.absent else self._answer()
+        self.absent = ""
+        self.facts: dict[str, Any] = {}
 
-    def train(self, seconds: float) -> dict[str, float]:
+    def build(self) -> None:
+        """Let it build its data and model; the libraries were imported while others did theirs."""
+        self.absent = self._answer().get("absent", "")
+        if not self.absent:
+            self.imported_mib = measuring.process_mib("VmRSS", pid=self._process.pid)
+            self.facts = self._ask("build")
+
+    def train(self, seconds: float) -> dict[str, Any]:
         """Seconds, targets and steps of a stretch that takes at least so many seconds."""
+        return self._ask(str(seconds))
+
+    def _ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None
-        print(seconds, file=self._process.stdin, flush=True)
+        print(line, file=self._process.stdin, flush=True)
         return self._answer()
 
     def peak_mib(self) -> float:
@@ -91,33 +100,34 @@ def epoch(case: dict[str, Any]) -> Rows:
         log = Path(folder) / "log.npz"
         if not set(case["systems"]) <= set(training_systems.SYSTEMS):
             training_systems.write_training_log(case, file=log)
-        rows, workers = [], {}
-        for name in case["systems"]:
-            rows.append({key: case[key] for key in ("dataset", "length")} | {"system": name})
-            try:
-                workers[name] = stack.enter_context(worker({**case, "system": name, "log": str(log)}))
-            except WorkerError as error:
-                rows[-1]["failed"] = str(error)
-        trained = _rounds({n: w for n, w in workers.items() if not w.absent}, case=case)
-        for row in rows:
-            if row["system"] in workers:
-                row |= _row(workers[row["system"]], trained.get(row["system"], []))
+        workers = {
+            name: stack.enter_context(worker({**case, "system": name, "log": str(log)}))
+            for name in case["systems"]
+        }
+        trained = _rounds(workers, case=case)
+        place = {key: case[key] for key in ("dataset", "length")}
+        rows = [{**place, "system": name, **_row(system, trained[name])} for name, system in workers.items()]
     return _with_whole_epochs(rows)
 
 
 def _rounds(workers: dict[str, Worker], *, case: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    trained: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-    for number in range(case["rounds"] + 1):
+    """What each system answered, round by round: it builds, warms up by a step, and is timed."""
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    for number in range(-1, case["rounds"] + 1):
         for name, system in workers.items():
-            if trained[name] and "failed" in trained[name][-1]:
+            if system.absent or (answers[name] and "failed" in answers[name][-1]):
                 continue
             try:
-                trained[name].append(system.train(case["seconds"] if number else 0.0))
-                trained[name][-1]["peak_mib"] = system.peak_mib()
-            except WorkerError as error:
-                trained[name].append({"failed": str(error)})
-        print(f"{running.PROGRESS}round {number} of {case['rounds']}", file=sys.stderr, flush=True)
-    return trained
+                if number < 0:
+                    system.build()
+                else:
+                    answer = system.train(case["seconds"] if number else 0.0)
+                    answers[name].append({**answer, "peak_mib": system.peak_mib()})
+            except (WorkerError, BrokenPipeError) as error:
+                answers[name].append({"failed": str(error)})
+        done = f"round {number} of {case['rounds']}" if number > 0 else ("warm" if number == 0 else "built")
+        print(f"{running.PROGRESS}{done}", file=sys.stderr, flush=True)
+    return answers
 
 
 def _row(system: Worker, trained: list[dict[str, Any]]) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _row(system: Worker, trained: list[dict[str, Any]]) -> dict[str, Any]:
         return {"absent": system.absent}
     if "failed" in trained[-1]:
         return {**system.facts, "failed": trained[-1]["failed"]}
-    timed = trained[1:]
+    timed = trained[1:]  # the first is the warm-up
     return {
         **system.facts,
         "targets_per_second": [stretch["targets"] / stretch["seconds"] for stretch in timed],

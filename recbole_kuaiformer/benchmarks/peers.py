@@ -1,7 +1,8 @@
 """RecTools' transformers, trained a stretch at a time: PYTHON peers.py '{"system": "RecTools HSTU", …}'.
 
 A script of its own, which imports nothing of this package: RecTools asks for older releases of numpy and
-pandas than this package may run beside, and so for a Python of its own. It answers as benchmarks.training_systems does.
+pandas than this package may run beside, and so for a Python of its own. It answers as
+benchmarks.training_systems does.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def serve(case: dict[str, Any]) -> None:
     from rectools.dataset import Dataset
 
     answer({"imported": True})
+    sys.stdin.readline()
     Clock.start = time.perf_counter()
     log = np.load(case["log"])
     interactions = pd.DataFrame(
@@ -117,9 +119,7 @@ def main() -> None:
         import pytorch_lightning  # noqa: F401
         import rectools.models  # noqa: F401
     except ImportError as error:
-        answer(
-            {"absent": f"{error}; pip install 'rectools[torch]' into a Python of its own: --peer-python"}
-        )
+        answer({"absent": f"{error}; pip install 'rectools[torch]' into a Python of its own: --peer-python"})
         return
     serve(json.loads(sys.argv[1]))
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,22 @@ def _last_line(process: subprocess.Popen[str]) -> str:
     return lines[0] if lines else ""
 
 
-def results(cases: list[dict[str, Any]], *, module: str, earlier: Iterable[Result]) -> Iterator[Result]:
-    """The result of each case, in order: an earlier one where it succeeded, else measured now."""
-    known = {_key(result["case"]): result for result in earlier if not failed(result["rows"])}
+def results(
+    cases: list[dict[str, Any]], *, module_of: Callable[[dict[str, Any]], str], earlier: Iterable[Result]
+) -> Iterator[Result]:
+    """The result of each case, in order: an earlier one where it succeeded, else measured now.
+
+    Args:
+        cases: what to measure; a case has a ``kind``.
+        module_of: the module that measures a case.
+        earlier: results of earlier runs.
+    """
+    known = {key(result["case"]): result for result in earlier if not failed(result["rows"])}
     for number, case in enumerate(cases, start=1):
         start = time.perf_counter()
-        result = known.get(_key(case))
+        result = known.get(key(case))
         if result is None:
-            rows = measured(case, module=module)
+            rows = measured(case, module=module_of(case))
             result = {"case": case, "rows": rows, "seconds": time.perf_counter() - start}
         print(f"{number}/{len(cases)} {title(case)}: {time.perf_counter() - start:.0f} s", flush=True)
         yield result
@@ -80,7 +88,8 @@ def failed(rows: Rows) -> bool:
     return any("failed" in row for row in rows)
 
 
-def _key(case: dict[str, Any]) -> str:
+def key(case: dict[str, Any]) -> str:
+    """What tells one case from another."""
     return json.dumps(case, sort_keys=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 Rows = list[dict[str, Any]]
+Verdict = tuple[str, str, bool]  # what was aimed at, what was found, whether it holds
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = (
@@ -34,3 +35,11 @@ def failures(rows: Rows, *, by: str) -> str:
     """A section that lists what failed; empty where nothing did."""
     lines = [f"- {row['kind']} {row.get(by, '')}: {row['failed']}" for row in rows if "failed" in row]
     return "## Failed\n\n" + "\n".join(lines) if lines else ""
+
+
+def section(title: str, *, case: str, text: str, body: list[str], verdicts: list[Verdict]) -> str:
+    """A section of benchmarks.training: command, what is compared, tables, what became of the aims."""
+    command = f"`python -m recbole_kuaiformer.benchmarks.training --out DIR --cases {case}`"
+    judged = [[aim, found, "yes" if holds else "**no**"] for aim, found, holds in verdicts]
+    parts = [f"## {title}", f"{command}. {text}", *body]
+    return "\n\n".join([*parts, table(["aim", "found", "holds?"], judged)] if judged else parts)

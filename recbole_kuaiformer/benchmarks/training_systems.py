@@ -1,7 +1,8 @@
 """Models that train side by side: each as its own trainer trains it, a stretch of an epoch at a time.
 
-python -m recbole_kuaiformer.benchmarks.training_systems '{"system": "KuaiFormer", …}' builds one and then
-trains for as many seconds as each line of its input says, answering with a line of JSON.
+python -m recbole_kuaiformer.benchmarks.training_systems '{"system": "KuaiFormer", …}' says when its
+libraries are imported, builds the system at the first line of its input, and then trains for as many seconds
+as each line says. Each answer is a line of JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any], bool]] = {
 
 
 class Stretch:
-    """A part of a dataloader's endless epochs, ended by the clock or after some steps."""
+    """A part of a dataloader's endless epochs, at least one step; ends by the clock or after some steps."""
 
     def __init__(
         self, loader: Any, batches: Iterator[Any], *, seconds: float | None, steps: int | None
@@ -63,9 +64,8 @@ class Stretch:
             yield batch
 
     def _goes_on(self, seconds: float) -> bool:
-        if self._most is not None:
-            return self.steps < self._most
-        return self._seconds is not None and seconds < self._seconds
+        in_time = self._seconds is None or seconds < self._seconds
+        return in_time and (self._most is None or self.steps < self._most)
 
 
 def targets_of(batch: Any) -> int:
@@ -77,8 +77,8 @@ class System:
     """A model with its data and its trainer, ready to train a stretch of an epoch.
 
     Args:
-        case: ``system``, ``dataset``, ``data_path``, ``length``; optional ``seed``, ``first_users`` (RecBole's
-            table is written for so many users alone) and ``given`` (more keys of the configuration).
+        case: ``system``, ``dataset``, ``data_path``, ``length``; optional ``seed``, ``first_users``
+            (RecBole's table is written for so many users alone), ``given`` (more keys of the configuration).
     """
 
     def __init__(self, case: dict[str, Any]) -> None:
@@ -88,9 +88,8 @@ class System:
 
         name, keys, anomaly = SYSTEMS[case["system"]]
         sys.argv = sys.argv[:1]  # RecBole's Config reads it
-        self.config = Config(
-            name, case["dataset"], config_dict={**_shared(case), **keys, **case.get("given", {})}
-        )
+        keys = {**_shared(case), **keys, **case.get("given", {})}
+        self.config = Config(name, case["dataset"], config_dict=keys)
         init_seed(self.config["seed"], True)
         torch.autograd.set_detect_anomaly(anomaly)
         start = time.perf_counter()
@@ -146,7 +145,7 @@ def _shared(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_table_of_first_users(n_users: int) -> None:
-    """RecBole's prefix table holds the users 1 … n alone; the catalogue stays whole, its ids are given by then."""
+    """RecBole's prefix table holds the users 1 … n alone; the catalogue, numbered by then, stays whole."""
     from recbole.data.dataset import SequentialDataset
 
     whole = SequentialDataset.data_augmentation
@@ -176,6 +175,7 @@ def main() -> None:
         answers.write(json.dumps(what) + "\n")
 
     answer({"imported": True})
+    sys.stdin.readline()
     system = System(json.loads(sys.argv[1]))
     answer(system.facts())
     for line in sys.stdin:
