@@ -47,7 +47,7 @@ def _speed(rows: Rows, figure: Any) -> None:
             middle = median(speeds)
             spread = [[middle - min(speeds)], [max(speeds) - middle]]
             axis.barh(number, middle, color=COLOURS[number], xerr=spread, ecolor="black", capsize=2)
-        axis.set(xscale="log", xlabel="targets / s", title=f"{place[0]}, length {place[1]}")
+        axis.set(xscale="log", xlabel="targets / s", title=f"{place[0]}\nlength {place[1]}")
         axis.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0].invert_yaxis()
