@@ -99,6 +99,6 @@ def category_of(event: Any) -> str | None:
         at = at.cpu_parent
     for category, pattern in CATEGORIES.items():
         among = names if category != ELEMENTS else names[:1]
-        if any(re.search(pattern, name) for name in among if not name.startswith("autograd::")):
+        if any(re.search(pattern, name) for name in among):
             return category
     return None

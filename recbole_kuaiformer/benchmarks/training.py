@@ -82,15 +82,16 @@ def quick_plan(*, data_path: str, peer_python: str) -> list[Case]:
     """Every kind of case but the dataset's, in less than a minute."""
     place = {"dataset": QUICK_DATASET, "data_path": data_path, "length": 12}
     given = {"train_batch_size": 128, "window_targets": 6, "eval_batch_size": 64}
+    steps = {"steps": 2, "rounds": 2, "repeats": 2}
     timing = {"rounds": 2, "seconds": 0.1, "systems": SYSTEMS, "peer_python": peer_python}
     return [
-        {"kind": "epoch", **place, "first_users": 20, **timing},
+        {"kind": "epoch", **place, "first_users": 20, "given": {"train_batch_size": 128}, **timing},
         {
             "kind": "compression", "n_layers": 2, "layouts": [*LAYOUTS[:3], "geometric 300"],
             "batch": 4, "long_batch": 1, "rounds": 3,
         },
         {"kind": "exactness", "windows": 3},
-        {"kind": "limit", "system": "KuaiFormer", **place, "steps": 2, "rounds": 2, "repeats": 2},
+        {"kind": "limit", "system": "KuaiFormer", **place, **steps, "given": given},
         {"kind": "quality", **place, "seed": 1, "epochs": 1, "given": given},
     ]  # fmt: skip
 
