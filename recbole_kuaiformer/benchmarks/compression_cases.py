@@ -15,6 +15,7 @@ Rows = list[dict[str, Any]]
 Layout = tuple[tuple[int, ...], int]  # group sizes, oldest first; recent items
 
 SIZE, N_HEADS, N_INTERESTS, RECENT = 64, 2, 4, 48
+BLOCK = 2**20  # most items of a group that see one another: all of them
 PAPER: Layout = ((64, 64, 16, 16, 16, 16, 16), RECENT)
 
 
@@ -87,11 +88,17 @@ def flops_by_formula(layout: Layout, *, n_layers: int, training: bool) -> int:
     is twice a product, and 2.5 times an attention, whose scores are computed anew.
     """
     groups, recent = layout
+    blocks = [
+        min(size, BLOCK) for size in groups
+    ]  # items that see one another; the group is filled up to them
+    n_old = [-(-size // block) * block for size, block in zip(groups, blocks)]
     n_tokens = len(groups) + recent + N_INTERESTS
     linear = n_tokens * n_layers * (4 * SIZE**2 + 3 * SIZE * default_inner_size(SIZE))
-    linear += sum(groups) * 4 * SIZE**2
-    attention = n_layers * 2 * n_tokens**2 * SIZE + sum(2 * size**2 * SIZE for size in groups)
-    mean = sum(groups) * SIZE  # its weights take no gradient
+    linear += sum(n_old) * 4 * SIZE**2
+    attention = n_layers * 2 * n_tokens**2 * SIZE + sum(
+        2 * n * block * SIZE for n, block in zip(n_old, blocks)
+    )
+    mean = sum(n_old) * SIZE  # its weights take no gradient
     factors = (3, 3.5, 2) if training else (1, 1, 1)
     return int(2 * sum(factor * part for factor, part in zip(factors, (linear, attention, mean))))
 

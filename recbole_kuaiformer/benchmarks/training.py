@@ -32,6 +32,8 @@ SYSTEMS = (*training_systems.SYSTEMS, *peers.SYSTEMS)
 LAYOUTS = (
     "plain 64", "plain 256", "compressed 256", "geometric 1024", "geometric 4096", "geometric 10000",
 )  # fmt: skip
+SOURCES = ("table", "log", "ours")
+LARGE_LOG = {"n_rows": 10_000_000, "n_users": 200_000, "n_items": 100_000, "seed": 1}
 QUICK_DATASET = "walks"
 FIRST_USERS = {"ml-1m": 500}  # users in RecBole's table at length 200 and more, which for all of them is 5 GB
 
@@ -57,7 +59,12 @@ def plan(*, datasets: Sequence[str], data_path: str, peer_python: str) -> list[C
         *(
             {"kind": "dataset", "dataset": largest, "source": source, "length": n, **place}
             for n in (50, 200, 1000)
-            for source in ("table", "log", "ours")
+            for source in SOURCES
+        ),
+        *(
+            {"kind": "dataset", "generate": LARGE_LOG, "source": source, "length": n, "data_path": "."}
+            for n in (50, 200)
+            for source in SOURCES
         ),
         *({"kind": "compression", "n_layers": n_layers, **encoder} for n_layers in (2, 4, 5)),
         {"kind": "exactness", "windows": 200},

@@ -130,8 +130,8 @@ def _dataset_verdicts(rows: Rows) -> list[Verdict]:
     found = {(row.get("dataset"), row.get("source"), row.get("length")): row for row in rows}
     verdicts = []
     for (dataset, source, length), table_row in found.items():
-        log = found.get((dataset, "log", length))
-        if source == "table" and length == 200 and log and log.get("peak_mib"):
+        log = found.get((dataset, "log", length), {})
+        if source == "table" and length == 200 and log.get("peak_mib") and "peak_mib" in table_row:
             less = table_row["peak_mib"] / log["peak_mib"]
             verdicts.append((f"≥ 20x less memory, {dataset}, length 200", f"{less:.1f}x", less >= 20))
     for dataset in dict.fromkeys(key[0] for key in found):
