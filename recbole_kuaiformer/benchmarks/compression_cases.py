@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_kuaiformer.benchmarks import flops, measuring
-from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
+from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder, QueryInit
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
 
 Rows = list[dict[str, Any]]
@@ -41,6 +41,25 @@ def layout_of(name: str) -> Layout:
     return PAPER if kind == "compressed" else geometric(int(length))
 
 
+def encoder_of(
+    layout: Layout, *, size: int, n_layers: int, dropout: float, query_init: QueryInit = "learned"
+) -> KuaiFormerEncoder:
+    """A KuaiFormer encoder of that layout, with the heads, interests and group layer of the defaults."""
+    return KuaiFormerEncoder(
+        size,
+        n_layers=n_layers,
+        n_heads=N_HEADS,
+        inner_size=None,
+        n_interests=N_INTERESTS,
+        query_init=query_init,
+        compression_groups=layout[0],
+        recent_length=layout[1],
+        compression_ffn=False,
+        hidden_dropout_prob=dropout,
+        attn_dropout_prob=0.0,
+    )
+
+
 class Turn:
     """One encoder with random full histories and a single target each, as in the paper."""
 
@@ -48,19 +67,7 @@ class Turn:
         torch.manual_seed(1)
         self.groups, self.recent = layout_of(name)
         self.length = sum(self.groups) + self.recent
-        self.encoder = KuaiFormerEncoder(
-            SIZE,
-            n_layers=n_layers,
-            n_heads=N_HEADS,
-            inner_size=None,
-            n_interests=N_INTERESTS,
-            query_init="learned",
-            compression_groups=self.groups,
-            recent_length=self.recent,
-            compression_ffn=False,
-            hidden_dropout_prob=0.2,
-            attn_dropout_prob=0.0,
-        )
+        self.encoder = encoder_of((self.groups, self.recent), size=SIZE, n_layers=n_layers, dropout=0.2)
         self.tokens = torch.randn(batch, self.length, SIZE, requires_grad=True)
         self.valid = torch.ones(batch, self.length, dtype=torch.bool)
         self.n_unseen = torch.zeros(batch, 1, dtype=torch.long)

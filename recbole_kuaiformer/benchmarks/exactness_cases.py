@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from recbole_kuaiformer.benchmarks.compression_cases import Layout, encoder_of
 from recbole_kuaiformer.encoders.causal import CausalEncoder
 from recbole_kuaiformer.encoders.comirec import ComiRecDREncoder, ComiRecSAEncoder
-from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
+from recbole_kuaiformer.encoders.kuaiformer import QueryInit
 from recbole_kuaiformer.encoders.mind import MINDEncoder
 
 Rows = list[dict[str, Any]]
 
 SIZE, N_ITEMS, N_INTERESTS = 32, 41, 3
 LONGEST = 40
-LAYOUTS: dict[str, tuple[tuple[int, ...], int]] = {  # each holds LONGEST items
+LAYOUTS: dict[str, Layout] = {  # each holds LONGEST items
     "plain": ((), 40), "compressed": ((12, 8, 4, 4), 12), "uneven groups": ((1, 9, 6, 4), 20),
 }  # fmt: skip
 
@@ -27,20 +28,15 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], int]] = {  # each holds LONGEST items
 def encoders() -> dict[str, nn.Module]:
     """Every encoder, KuaiFormer's in each layout and with both kinds of queries."""
     torch.manual_seed(1)
-    shape: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "inner_size": None}
-    dropout: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
-    made: dict[str, nn.Module] = {"SASRecPlus": CausalEncoder(SIZE, **shape, **dropout)}
-    for query_init in ("learned", "recent"):
-        for name, (groups, recent) in LAYOUTS.items():
-            made[f"KuaiFormer, {name}, {query_init} queries"] = KuaiFormerEncoder(
-                SIZE,
-                **shape,
-                **dropout,
-                n_interests=N_INTERESTS,
-                query_init=query_init,
-                compression_groups=groups,
-                recent_length=recent,
-                compression_ffn=False,
+    causal = CausalEncoder(
+        SIZE, n_layers=2, n_heads=2, inner_size=None, hidden_dropout_prob=0.0, attn_dropout_prob=0.0
+    )
+    made: dict[str, nn.Module] = {"SASRecPlus": causal}
+    kinds: tuple[QueryInit, ...] = ("learned", "recent")
+    for query_init in kinds:
+        for name, layout in LAYOUTS.items():
+            made[f"KuaiFormer, {name}, {query_init} queries"] = encoder_of(
+                layout, size=SIZE, n_layers=2, dropout=0.0, query_init=query_init
             )
     made["ComiRecSA"] = ComiRecSAEncoder(SIZE, n_interests=N_INTERESTS, max_length=LONGEST)
     routed = {"n_interests": N_INTERESTS, "max_length": LONGEST, "n_rounds": 3}

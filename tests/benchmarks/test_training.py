@@ -109,6 +109,19 @@ def test_results_of_other_kinds_and_of_the_same_case_stand():
     assert list(held.values()) == [earlier[0], earlier[2]]
 
 
+def test_what_succeeded_is_not_measured_again_and_what_failed_is():
+    cases = [{"kind": "epoch", "length": n, "systems": ("a", "b")} for n in (50, 70)]
+    read = json.loads(json.dumps(cases))  # as it comes back from the file: lists for tuples
+    earlier = [
+        {"case": read[0], "rows": [{"kind": "epoch", "x": 1.5}], "seconds": 1.0},
+        {"case": read[1], "rows": [{"kind": "epoch", "failed": "earlier"}], "seconds": 1.0},
+    ]
+    results = running.results(cases, module_of=lambda _: "no_such_module", earlier=earlier)
+    first, second = results
+    assert first is earlier[0]
+    assert second["rows"][0]["failed"].endswith("No module named no_such_module")
+
+
 PEER = """
 import json, sys
 rounds, answers = int(sys.argv[1]), 0
