@@ -14,6 +14,7 @@ from recbole_kuaiformer.benchmarks import (
     exactness_cases,
     flops,
     limit_cases,
+    running,
     training,
     training_report,
     training_systems,
