@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import platform
 import statistics
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_PROC, _CLEAR = Path("/proc"), Path("/proc/self/clear_refs")
 
 
 def seconds(work: Callable[[], Any], *, repeats: int, warm_up: int = 1) -> list[float]:
@@ -63,10 +64,10 @@ def peak_mib(work: Callable[[], Any]) -> float | None:
         return None
     gc.collect()
     _trim()
-    before = _status("VmRSS")
+    before = process_mib("VmRSS")
     _CLEAR.write_text("5")  # resets the high-water mark
     work()
-    return max(0.0, _status("VmHWM") - before)
+    return max(0.0, process_mib("VmHWM") - before)
 
 
 def _trim() -> None:
@@ -75,11 +76,15 @@ def _trim() -> None:
         libc.malloc_trim(0)
 
 
-def _status(key: str) -> float:
-    for line in _STATUS.read_text().splitlines():
+def process_mib(key: str, *, pid: int | None = None) -> float:
+    """MiB of a process by the kernel's key (VmRSS now, VmHWM the most it had); NaN without /proc."""
+    file = _PROC / ("self" if pid is None else str(pid)) / "status"
+    if not file.exists():
+        return math.nan
+    for line in file.read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1024
-    raise OSError(f"{_STATUS}: no {key}")
+    raise OSError(f"{file}: no {key}")
 
 
 def available_gib() -> float:

@@ -8,16 +8,14 @@ retrieval.png.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_kuaiformer.benchmarks import measuring, retrieval_report
+from recbole_kuaiformer.benchmarks import measuring, retrieval_report, running
 
+CASES = "recbole_kuaiformer.benchmarks.retrieval_cases"
 BACKENDS = ("recbole-4096", "recbole-256", "torch", "faiss_cpu", "hnsw", "ivf")
 
 
@@ -48,16 +46,6 @@ def plan(*, quick: bool, dataset: str, data_path: str) -> list[dict[str, Any]]:
     return cases
 
 
-def measured(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a case, measured in a process of its own; a case that dies is a row that says so."""
-    command = [sys.executable, "-m", "recbole_kuaiformer.benchmarks.retrieval_cases", json.dumps(case)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return [{**case, "failed": lines[-1]}]
-    return [{"kind": case["kind"], **row} for row in json.loads(done.stdout.strip().splitlines()[-1])]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 1 if a case failed."""
     parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.retrieval")
@@ -69,22 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    cases = plan(quick=args.quick, dataset=args.dataset, data_path=args.data_path)
+    data_path = str(Path(args.data_path).resolve()) if args.data_path else ""
+    cases = plan(quick=args.quick, dataset=args.dataset, data_path=data_path)
     if args.backends:
         cases = [case for case in cases if case.get("backend") in args.backends.split(",")]
-    for number, case in enumerate(cases, start=1):
-        start = time.perf_counter()
-        rows += measured(case)
-        what = " ".join(str(case[key]) for key in ("kind", "backend", "n_items", "dataset") if key in case)
-        print(f"{number}/{len(cases)} {what}: {time.perf_counter() - start:.0f} s", flush=True)
-        result = {"machine": measuring.machine(), "quick": args.quick, "rows": rows}
-        (out / "retrieval.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    result: dict[str, Any] = {"machine": measuring.machine(), "quick": args.quick, "rows": []}
+    for finished in running.results(cases, module_of=lambda _: CASES, earlier=()):
+        result["rows"] += finished["rows"]
+        running.write(out / "retrieval.json", result)
     (out / "retrieval.md").write_text(retrieval_report.markdown(result), encoding="utf-8")
     if not retrieval_report.plot(result, out / "retrieval.png"):
         print("matplotlib is not installed: no plot (pip install matplotlib)")
     print(out / "retrieval.md")
-    return int(any("failed" in row for row in rows))
+    return int(running.failed(result["rows"]))
 
 
 if __name__ == "__main__":

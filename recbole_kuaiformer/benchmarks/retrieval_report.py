@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-Rows = list[dict[str, Any]]
+from recbole_kuaiformer.benchmarks.tables import Rows, about, failures, of, table
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; markers for print.
 _STYLE = {
@@ -17,26 +17,15 @@ _STYLE = {
 
 def markdown(result: dict[str, Any]) -> str:
     """All tables."""
-    rows, machine = result["rows"], result["machine"]
-    about = f"{machine['cpu']}, {machine['threads']} threads, Python {machine['python']}"
-    about += f", torch {machine['torch']}{' (--quick)' if result['quick'] else ''}"
-    parts = [f"Measured on {about}.", _ratios(rows), _search(rows)]
-    parts += [_request(rows), _stock(rows), _failed(rows)]
+    rows = result["rows"]
+    parts = [about(result), _ratios(rows), _search(rows)]
+    parts += [_request(rows), _stock(rows), failures(rows, by="backend")]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _of(rows: Rows, kind: str) -> Rows:
-    return [row for row in rows if row.get("kind") == kind and "failed" not in row]
-
-
-def _table(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _ratios(rows: Rows) -> str:
     body = []
-    for row in _of(rows, "ratios"):
+    for row in of(rows, "ratios"):
         time, memory = row["median"], row["peak_mib"]
         base = next((name for name in time if name.startswith("recbole")), None)
         for name in time:
@@ -50,26 +39,24 @@ def _ratios(rows: Rows) -> str:
     head = ["items", "K", "way", "s", "x RecBole's speed", "time / bare product"]
     head += ["peak MiB", "x less memory"]
     k, users = (
-        ", ".join(dict.fromkeys(str(row[key]) for row in _of(rows, "ratios"))) for key in ("k", "n_users")
+        ", ".join(dict.fromkeys(str(row[key]) for row in of(rows, "ratios"))) for key in ("k", "n_users")
     )
     return (
         f"## In turn, in one process\n\nEvaluation of {users} users (per size), top {k}; median of the "
         "rounds. RecBole's speed is that of the first recbole row of the same size and K; the "
-        "number is users at a time. Peak memory is beyond the vectors.\n\n" + _table(head, body)
+        "number is users at a time. Peak memory is beyond the vectors.\n\n" + table(head, body)
     )
 
 
 def _search(rows: Rows) -> str:
-    body = [_search_row(row) for row in _of(rows, "search")]
+    body = [_search_row(row) for row in of(rows, "search")]
     if not body:
         return ""
     head = ["items", "K", "k", "backend", "users/s", "recall", "build s", "index MiB", "peak MiB"]
     head += ["one p50 / p95 / p99 ms", "64 users p50 / p95 / p99 ms"]
-    about = (
-        "Percentiles of few repetitions are the largest ones: see retrieval.json for how many there were. "
-    )
-    about += "Index MiB is what building it took, peak MiB what the evaluation took on top."
-    return f"## Each backend in a process of its own\n\n{about}\n\n" + _table(head, body)
+    note = "Percentiles of few repetitions are the largest ones: see retrieval.json for how many there were. "
+    note += "Index MiB is what building it took, peak MiB what the evaluation took on top."
+    return f"## Each backend in a process of its own\n\n{note}\n\n" + table(head, body)
 
 
 def _search_row(row: dict[str, Any]) -> list[str]:
@@ -95,7 +82,7 @@ def _request(rows: Rows) -> str:
         f"## A single request, one core\n\nHistory of {row['length']} tokens in, {row['k']} of "
         f"{row['n_items']:,} items out, {row['index']}, {row['repeats']} requests: p50 / p95 / p99 "
         f"{_three(row['total_ms'])} ms, the encoder alone {_three(row['encoder_ms'])} ms."
-        for row in _of(rows, "request")
+        for row in of(rows, "request")
     )
 
 
@@ -106,13 +93,8 @@ def _stock(rows: Rows) -> str:
         f"{row['median']['faiss']:.2f}, the encoder alone {row['median']['encoder']:.2f}; peak memory beyond "
         f"what is loaded {row['peak_mib']['recbole']:.0f} and {row['peak_mib']['faiss']:.0f} MiB; the "
         f"results are {'the same' if row['same_result'] else 'NOT THE SAME'}."
-        for row in _of(rows, "stock")
+        for row in of(rows, "stock")
     )
-
-
-def _failed(rows: Rows) -> str:
-    lines = [f"- {row['kind']} {row.get('backend', '')}: {row['failed']}" for row in rows if "failed" in row]
-    return "## Failed\n\n" + "\n".join(lines) if lines else ""
 
 
 def plot(result: dict[str, Any], file: Path) -> bool:
@@ -124,7 +106,7 @@ def plot(result: dict[str, Any], file: Path) -> bool:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    rows = [row for row in _of(result["rows"], "search") if row["k"] == 100 and "stopped" not in row]
+    rows = [row for row in of(result["rows"], "search") if row["k"] == 100 and "stopped" not in row]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     panels: tuple[tuple[Any, Callable[[dict[str, Any]], float], str], ...] = (
         (axes[0], lambda row: row["users_per_second"], "users / s"),

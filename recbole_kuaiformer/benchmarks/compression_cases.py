@@ -1,0 +1,136 @@
+"""Compression: operations and time of the KuaiFormer encoder over history length and layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_kuaiformer.benchmarks import flops, measuring
+from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder, QueryInit
+from recbole_kuaiformer.layers.feed_forward import default_inner_size
+
+Rows = list[dict[str, Any]]
+Layout = tuple[tuple[int, ...], int]  # group sizes, oldest first; recent items
+
+SIZE, N_HEADS, N_INTERESTS, RECENT = 64, 2, 4, 48
+BLOCK = 2**20  # most items of a group that see one another: all of them
+PAPER: Layout = ((64, 64, 16, 16, 16, 16, 16), RECENT)
+
+
+def geometric(length: int) -> Layout:
+    """Groups that double in size the older they are, before the recent items; the oldest takes what is left.
+
+    >>> geometric(300)
+    ((12, 128, 64, 32, 16), 48)
+    """
+    sizes: list[int] = []
+    left, size = length - RECENT, 16
+    while left > 0:
+        sizes.insert(0, min(size, left))
+        left, size = left - sizes[0], 2 * size
+    return tuple(sizes), RECENT
+
+
+def layout_of(name: str) -> Layout:
+    """The layout a row is named after: ``plain 64``, ``compressed 256``, ``geometric 1024``."""
+    kind, length = name.split()
+    if kind == "plain":
+        return (), int(length)
+    return PAPER if kind == "compressed" else geometric(int(length))
+
+
+def encoder_of(
+    layout: Layout, *, size: int, n_layers: int, dropout: float, query_init: QueryInit = "learned"
+) -> KuaiFormerEncoder:
+    """A KuaiFormer encoder of that layout, with the heads, interests and group layer of the defaults."""
+    return KuaiFormerEncoder(
+        size,
+        n_layers=n_layers,
+        n_heads=N_HEADS,
+        inner_size=None,
+        n_interests=N_INTERESTS,
+        query_init=query_init,
+        compression_groups=layout[0],
+        recent_length=layout[1],
+        compression_ffn=False,
+        hidden_dropout_prob=dropout,
+        attn_dropout_prob=0.0,
+    )
+
+
+class Turn:
+    """One encoder with random full histories and a single target each, as in the paper."""
+
+    def __init__(self, name: str, *, n_layers: int, batch: int) -> None:
+        torch.manual_seed(1)
+        self.groups, self.recent = layout_of(name)
+        self.length = sum(self.groups) + self.recent
+        self.encoder = encoder_of((self.groups, self.recent), size=SIZE, n_layers=n_layers, dropout=0.2)
+        self.tokens = torch.randn(batch, self.length, SIZE, requires_grad=True)
+        self.valid = torch.ones(batch, self.length, dtype=torch.bool)
+        self.n_unseen = torch.zeros(batch, 1, dtype=torch.long)
+
+    def _interests(self) -> Tensor:
+        return self.encoder(self.tokens, valid=self.valid, n_unseen=self.n_unseen)  # type: ignore[no-any-return]
+
+    def step(self) -> None:
+        """Forward and backward of the encoder in training."""
+        self.encoder.train()
+        self._interests().sum().backward()
+
+    @torch.no_grad()  # torch's counter cannot look into inference_mode
+    def inference(self) -> None:
+        """Forward alone, in evaluation."""
+        self.encoder.eval()
+        self._interests()
+
+
+def flops_by_formula(layout: Layout, *, n_layers: int, training: bool) -> int:
+    """Operations of one sequence by hand: 2 for each multiply-and-add of a matrix product.
+
+    A layer costs 4 D² a token for query, key, value and output, 3 D · inner for SwiGLU, 2 T D for attention
+    over T tokens; the group layer the first and the last over its group, and a product for the mean. Backward
+    is twice a product, and 2.5 times an attention, whose scores are computed anew.
+    """
+    groups, recent = layout
+    blocks = [
+        min(size, BLOCK) for size in groups
+    ]  # items that see one another; the group is filled up to them
+    n_old = [-(-size // block) * block for size, block in zip(groups, blocks)]
+    n_tokens = len(groups) + recent + N_INTERESTS
+    linear = n_tokens * n_layers * (4 * SIZE**2 + 3 * SIZE * default_inner_size(SIZE))
+    linear += sum(n_old) * 4 * SIZE**2
+    attention = n_layers * 2 * n_tokens**2 * SIZE + sum(
+        2 * n * block * SIZE for n, block in zip(n_old, blocks)
+    )
+    mean = sum(n_old) * SIZE  # its weights take no gradient
+    factors = (3, 3.5, 2) if training else (1, 1, 1)
+    return int(2 * sum(factor * part for factor, part in zip(factors, (linear, attention, mean))))
+
+
+def compression(case: dict[str, Any]) -> Rows:
+    """Operations and seconds a sequence of each layout, in turn: a training step, and an inference."""
+    turns = {}
+    for name in case["layouts"]:
+        batch = case["long_batch" if int(name.split()[1]) > 1024 else "batch"]
+        turns[name] = Turn(name, n_layers=case["n_layers"], batch=batch)
+    taken = {
+        what: measuring.interleaved(
+            {name: getattr(turn, what) for name, turn in turns.items()}, rounds=case["rounds"]
+        )
+        for what in ("inference", "step")
+    }
+    return [_row(name, turn, taken=taken, n_layers=case["n_layers"]) for name, turn in turns.items()]
+
+
+def _row(name: str, turn: Turn, *, taken: dict[str, dict[str, list[float]]], n_layers: int) -> dict[str, Any]:
+    batch, layout = len(turn.valid), (turn.groups, turn.recent)
+    row: dict[str, Any] = {"layout": name, "n_layers": n_layers, "length": turn.length, "batch": batch}
+    row["tokens"] = len(turn.groups) + turn.recent + N_INTERESTS
+    for what in ("inference", "step"):
+        row[f"{what}_flops"] = flops.counted(getattr(turn, what)) / batch
+        row[f"{what}_flops_by_formula"] = flops_by_formula(layout, n_layers=n_layers, training=what == "step")
+        row[f"{what}_seconds"] = [seconds / batch for seconds in taken[what][name]]
+    return row

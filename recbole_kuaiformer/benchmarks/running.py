@@ -1,0 +1,105 @@
+"""Cases in processes of their own, one after the other; what is finished is not measured again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import recbole_kuaiformer
+
+Rows = list[dict[str, Any]]
+Result = dict[str, Any]  # {"case": …, "rows": …, "seconds": …}
+
+PROGRESS = "progress: "  # lines of a case's stderr that begin so are shown while it runs
+
+
+def environment() -> dict[str, str]:
+    """The environment of a child that must import this very package, wherever it runs."""
+    root = str(Path(recbole_kuaiformer.__file__).resolve().parent.parent)
+    given = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *([given] if given else [])])}
+
+
+def measured(case: dict[str, Any], *, module: str) -> Rows:
+    """The rows of a case, measured by ``python -m module`` in a process and an empty folder of its own.
+
+    A case that dies is a row that says so. The module prints its rows, or its one row, as the last line.
+    """
+    command = [sys.executable, "-m", module, json.dumps(case)]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment()
+        )
+        last = _last_line(process)
+        if process.wait():
+            return [{**case, "failed": last or f"exit status {process.returncode}"}]
+        printed.seek(0)
+        answer = json.loads(printed.read().strip().splitlines()[-1])
+    return [{"kind": case["kind"], **row} for row in (answer if isinstance(answer, list) else [answer])]
+
+
+def _last_line(process: subprocess.Popen[str]) -> str:
+    """The last line of the process's stderr, read to its end."""
+    lines: deque[str] = deque(maxlen=1)
+    for line in process.stderr or ():
+        if line.startswith(PROGRESS):
+            print(f"  {line.removeprefix(PROGRESS).rstrip()}", flush=True)
+        elif line.strip():
+            lines.append(line.strip())
+    return lines[0] if lines else ""
+
+
+def results(
+    cases: list[dict[str, Any]], *, module_of: Callable[[dict[str, Any]], str], earlier: Iterable[Result]
+) -> Iterator[Result]:
+    """The result of each case, in order: an earlier one where it succeeded, else measured now.
+
+    Args:
+        cases: what to measure; a case has a ``kind``.
+        module_of: the module that measures a case.
+        earlier: results of earlier runs.
+    """
+    known = {key(result["case"]): result for result in earlier if not failed(result["rows"])}
+    for number, case in enumerate(cases, start=1):
+        start = time.perf_counter()
+        result = known.get(key(case))
+        if result is None:
+            rows = measured(case, module=module_of(case))
+            result = {"case": case, "rows": rows, "seconds": time.perf_counter() - start}
+        print(f"{number}/{len(cases)} {title(case)}: {time.perf_counter() - start:.0f} s", flush=True)
+        yield result
+
+
+def title(case: dict[str, Any]) -> str:
+    """What a case is, in the words of its plain values."""
+    return " ".join(str(value) for value in case.values() if isinstance(value, str | int) and value != "")
+
+
+def failed(rows: Rows) -> bool:
+    """Whether any row tells of a failure."""
+    return any("failed" in row for row in rows)
+
+
+def key(case: dict[str, Any]) -> str:
+    """What tells one case from another."""
+    return json.dumps(case, sort_keys=True)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The JSON of an earlier run; empty where there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def write(file: Path, result: dict[str, Any]) -> None:
+    """Write the JSON whole or not at all, so that an interrupted run can go on from it."""
+    half = file.with_suffix(".half")
+    half.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    half.replace(file)
