@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +117,11 @@ class RetrievalDataset(LoggedDataset):
         if by != self.time_field or ascending is not True:
             super().sort(by=by, ascending=ascending)
             return
-        rows = np.sort(self.inter_feat[LOG_ROW].numpy())
-        order = time_order(np.zeros(len(rows), dtype=np.int64), self.log.timestamps[rows])
-        places = np.empty(len(self.log), dtype=np.int64)
-        places[self.inter_feat[LOG_ROW].numpy()] = np.arange(len(rows))
-        self.inter_feat = rows_of(self.inter_feat, torch.from_numpy(places[rows[order]]))
+        rows = self.inter_feat[LOG_ROW].numpy()
+        times = self.log.timestamps[rows]
+        in_order = bool((rows[1:] > rows[:-1]).all())
+        order = time_order(np.zeros_like(rows), times) if in_order else np.lexsort((rows, times))
+        self.inter_feat = rows_of(self.inter_feat, torch.from_numpy(order))
 
     # ---- batches -------------------------------------------------------------------------------------
 
@@ -168,6 +167,7 @@ class WindowDataLoader(TrainDataLoader):
 
     def __init__(self, config: Any, dataset: RetrievalDataset, sampler: Any, shuffle: bool = False) -> None:
         self.epoch = 0
+        self._batches: Any = None  # torch's loader of the batches, made when first asked for
         self.window_settings = WindowSettings.read(config)
         self.windows = dataset.windows(span=self.window_settings.span)
         super().__init__(config, dataset, sampler, shuffle=shuffle)
@@ -183,14 +183,42 @@ class WindowDataLoader(TrainDataLoader):
         """Take over another configuration; windows are cut anew."""
         self.window_settings = WindowSettings.read(config)
         self.windows = self._dataset.windows(span=self.window_settings.span)
+        self._batches = None
         super().update_config(config)
 
     def _windows_per_step(self) -> int:
         world_size = 1 if self.config["single_spec"] else self.config["world_size"]
         return max(1, self.window_settings.windows_per_batch // world_size) * world_size
 
+    @property
+    def sample_size(self) -> int:
+        """RecBole's loader makes a list of as many row numbers, which windows do without."""
+        return 1
+
+    @sample_size.setter
+    def sample_size(self, rows: int) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_batches": None}
+
     def __iter__(self) -> Iterator[Interaction]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
+        if self._batches is None:
+            workers = self.config["worker"]
+            self._batches = torch.utils.data.DataLoader(
+                _Loaded(copy.copy(self._dataset), self.windows),
+                batch_size=None,
+                sampler=_EachEpoch(self),
+                num_workers=workers,
+                persistent_workers=workers > 0,  # an epoch later they need not start, nor read, anything
+                pin_memory=torch.device(self.config["device"]).type == "cuda",
+                collate_fn=_as_it_is,
+            )
+        self._batches.sampler.epoch, self.epoch = self.epoch, self.epoch + 1
+        return iter(self._batches)
+
+    def plan(self, epoch: int) -> Iterator[tuple[IntArray, IntArray]]:
+        """Windows and targets of each batch of an epoch."""
         seeds = np.random.SeedSequence([self.config["seed"], epoch])
         order, draws = (np.random.default_rng(seed) for seed in seeds.spawn(2))
         batches = self.windows.batches(
@@ -198,19 +226,11 @@ class WindowDataLoader(TrainDataLoader):
             max_length=self.window_settings.MAX_ITEM_LIST_LENGTH,
             rng=order if self.shuffle else None,
         )
-        plan = []
-        for numbers in batches:
-            targets = self.windows.targets(
-                numbers, n_drawn=self.window_settings.targets_per_window, rng=draws
-            )
-            plan.append(self._of_rank(numbers, targets=targets))
-        loader: Any = torch.utils.data.DataLoader(
-            plan,  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.config["worker"],
-            collate_fn=partial(_load, copy.copy(self._dataset), self.windows),
+        n_drawn = self.window_settings.targets_per_window
+        return (
+            self._of_rank(numbers, targets=self.windows.targets(numbers, n_drawn=n_drawn, rng=draws))
+            for numbers in batches
         )
-        return iter(loader)
 
     def _of_rank(self, numbers: IntArray, *, targets: IntArray) -> tuple[IntArray, IntArray]:
         if self.config["single_spec"]:
@@ -220,6 +240,44 @@ class WindowDataLoader(TrainDataLoader):
         return numbers[mine], targets[mine]
 
 
-def _load(dataset: RetrievalDataset, windows: Windows, plan: tuple[IntArray, IntArray]) -> Interaction:
-    numbers, targets = plan
-    return dataset.window_batch(windows, numbers=numbers, targets=targets)
+class WindowBatch(Interaction):
+    """A training batch that can wait in pinned memory and goes to the GPU from there on its own."""
+
+    def pin_memory(self) -> WindowBatch:
+        """The batch in memory that the GPU reads by itself; torch's loader asks for it."""
+        return WindowBatch({name: self[name].pin_memory() for name in self})
+
+    def to(self, device: Any, selected_field: Any = None) -> Any:
+        """As RecBole's, without waiting for copies out of pinned memory."""
+        if selected_field is not None:
+            return super().to(device, selected_field)
+        return WindowBatch({name: self[name].to(device, non_blocking=True) for name in self})
+
+
+class _EachEpoch(torch.utils.data.Sampler[Any]):
+    """The plan of one epoch, as often as torch asks for it (twice, where workers start)."""
+
+    def __init__(self, loader: WindowDataLoader) -> None:
+        self.loader, self.epoch = loader, 0
+
+    def __iter__(self) -> Iterator[tuple[IntArray, IntArray]]:
+        return self.loader.plan(self.epoch)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+class _Loaded(torch.utils.data.Dataset[Any]):
+    """What a worker holds: the log and the windows over it; a batch is asked for by its part of the plan."""
+
+    def __init__(self, dataset: RetrievalDataset, windows: Windows) -> None:
+        self.dataset, self.windows = dataset, windows
+
+    def __getitem__(self, plan: tuple[IntArray, IntArray]) -> WindowBatch:
+        numbers, targets = plan
+        batch = self.dataset.window_batch(self.windows, numbers=numbers, targets=targets)
+        return WindowBatch(batch.interaction)
+
+
+def _as_it_is(batch: WindowBatch) -> WindowBatch:
+    return batch

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pandas.api.types import union_categoricals
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
+from recbole.utils import FeatureType
 
 from recbole_kuaiformer.compat import notice_other_order
 from recbole_kuaiformer.data.atomic_files import DataError
@@ -34,6 +36,33 @@ class LoggedDataset(SequentialDataset):
 
     # ---- loading -------------------------------------------------------------------------------------
 
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        """As RecBole's, tokens as categories: hashed once here, and not again to be counted and numbered."""
+        frame = super()._load_feat(filepath, source)
+        for field in frame if frame is not None else ():
+            if self.field2type[field] == FeatureType.TOKEN:
+                codes, tokens = pd.factorize(frame[field])
+                frame[field] = pd.Categorical.from_codes(codes, categories=tokens)
+        return frame
+
+    def _remap(self, remap_list: list[tuple[Any, str, FeatureType]]) -> None:
+        """RecBole's numbering, in order of appearance; categories are numbered without their tokens."""
+        coded = [feat[field].array for feat, field, _ in remap_list]
+        if not coded or not all(isinstance(one, pd.Categorical) for one in coded):
+            for feat, field, kind in remap_list:
+                if kind == FeatureType.TOKEN:
+                    feat[field] = feat[field].astype(object)
+            super()._remap(remap_list)
+            return
+        numbers, tokens = pd.factorize(union_categoricals(coded))
+        names = np.array(["[PAD]", *tokens])
+        ids = {name: number for number, name in enumerate(names)}
+        parts = np.split(numbers + 1, np.cumsum([len(one) for one in coded])[:-1])
+        for (feat, field, _), part in zip(remap_list, parts):
+            self.field2id_token.setdefault(field, names)
+            self.field2token_id.setdefault(field, ids)
+            feat[field] = part
+
     def _filter_by_inter_num(self) -> None:
         """RecBole's filter by number of interactions, counted in numpy: theirs counts in Python."""
         intervals = {
@@ -42,7 +71,7 @@ class LoggedDataset(SequentialDataset):
         }
         if not any(intervals.values()):
             return
-        codes = {field: pd.factorize(self.inter_feat[field]) for field in intervals}
+        codes = {field: _factorized(self.inter_feat[field]) for field in intervals}
         alive = np.ones(len(self.inter_feat), dtype=bool)
         while True:
             banned = {
@@ -67,8 +96,8 @@ class LoggedDataset(SequentialDataset):
         feat = getattr(self, name)
         if feat is None:
             return banned
-        places = ids.get_indexer(feat[field])
-        there = np.where(places >= 0, counts[places], 0)
+        places = ids.get_indexer(feat[field].astype(object))
+        there = np.append(counts, 0)[places]  # −1 is an id without interactions
         leaves = feat[field].isin(banned) | (there < intervals[0][1])
         setattr(self, name, feat[~leaves])
         return banned
@@ -204,3 +233,8 @@ class LoggedDataset(SequentialDataset):
 def rows_of(feat: Any, index: torch.Tensor) -> Interaction:
     """``feat[index]``, without RecBole's detour over a Python list of row numbers."""
     return Interaction({name: feat[name][index] for name in feat})
+
+
+def _factorized(tokens: pd.Series[Any]) -> tuple[IntArray, pd.Index]:
+    numbers, ids = pd.factorize(tokens)
+    return numbers, ids.astype(object)
