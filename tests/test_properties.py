@@ -35,7 +35,12 @@ def test_every_key_is_known_and_commented(file):
 def test_overall_and_model_together_give_every_key(model):
     folder = properties_folder()
     given = set()
-    for file in (folder / "data.yaml", folder / "evaluation.yaml", folder / "overall.yaml", folder / "model" / f"{model}.yaml"):
+    for file in (
+        folder / "data.yaml",
+        folder / "evaluation.yaml",
+        folder / "overall.yaml",
+        folder / "model" / f"{model}.yaml",
+    ):
         given |= set(yaml.safe_load(file.read_text()))
     needed = {key for group in (*COMMON, SHAPES[model]) for key in group.keys()}  # noqa: SIM118
     assert given >= needed | {"extra_keys"}

@@ -1,26 +1,22 @@
 """Seconds and memory to a ready dataset: RecBole's table, the same models on the log, and ours.
 
 python -m recbole_kuaiformer.benchmarks.dataset_cases '{"dataset": "ml-1m", "data_path": "data",
-"source": "log", "length": 200}' prints one line of JSON; ``generated_rows`` in the case writes the
-dataset first.
+"source": "log", "length": 200}' prints one line of JSON. With "generate": {"n_rows": …, "n_users": …,
+"n_items": …, "seed": …} instead of a dataset, one is written under data_path first.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from recbole_kuaiformer.benchmarks import measuring
-
 MODELS = {"table": "SASRec", "log": "SASRec", "ours": "KuaiFormer"}
 LOAD = {"inter": ["user_id", "item_id", "timestamp"]}
-BYTES_PER_ENTRY = 8 + 4  # of the table: an item id and a time for each place of each list
+TABLE_ENTRY = 8 + 4  # bytes: an item id and a time for each place of each list
+TABLE_COPIES = 2  # the table, and what is copied out of it for the splits
 
 
 def generated_log(folder: Path, *, n_rows: int, n_users: int, n_items: int, seed: int) -> str:
@@ -44,3 +40,69 @@ def _drawn(rng: np.random.Generator, *, n_rows: int, n_values: int, flatness: fl
     """Values 1 … n with probability about 1 / (value + flatness): the inverse of its distribution."""
     low, high = np.log(1 + flatness), np.log(n_values + 1 + flatness)
     return rng.permutation(n_values)[(np.exp(rng.uniform(low, high, n_rows)) - 1 - flatness).astype(int)] + 1
+
+
+def ready_dataset(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """Seconds and MiB from files to dataloaders, in this process; what would not fit is not run.
+
+    Args:
+        case: dataset, data_path, source (table | log: RecBole's SASRec; ours: KuaiFormer) and length.
+    """
+    result = {key: case[key] for key in ("dataset", "source", "length")}
+    if case["source"] == "table":
+        needed, free = _table_gib(case), measuring.available_gib()
+        if needed > 0.9 * free:
+            return [{**result, "stopped": f"needs about {needed:.0f} GiB, {free:.0f} GiB are there"}]
+    config, parts = _config(case), _Parts()
+    result["peak_mib"] = measuring.peak_mib(lambda: parts.prepare(config))
+    result["rows"] = sum(len(loader.dataset) for loader in parts.loaders)
+    return [{**result, "seconds": sum(parts.seconds.values()), **parts.seconds}]
+
+
+class _Parts:
+    """Dataloaders, and the seconds it took to get there."""
+
+    def prepare(self, config: Any) -> None:
+        from recbole.data import create_dataset, data_preparation
+
+        start = time.perf_counter()
+        dataset = create_dataset(config)
+        read = time.perf_counter()
+        self.loaders = data_preparation(config, dataset)
+        self.seconds = {"read_seconds": read - start, "build_seconds": time.perf_counter() - read}
+
+
+def _config(case: dict[str, Any]) -> Any:
+    from recbole.config import Config
+
+    import recbole_kuaiformer  # noqa: F401 (makes our model RecBole's)
+
+    sys.argv = sys.argv[:1]
+    given: dict[str, Any] = {
+        "data_path": case["data_path"], "state": "ERROR", "show_progress": False, "load_col": LOAD,
+        "MAX_ITEM_LIST_LENGTH": case["length"],
+    }  # fmt: skip
+    if case["source"] == "ours":
+        given |= {"compression_groups": [], "recent_length": None}
+    else:
+        given["sequences"] = case["source"]
+    return Config(MODELS[case["source"]], case["dataset"], config_dict=given)
+
+
+def _table_gib(case: dict[str, Any]) -> float:
+    file = Path(case["data_path"], case["dataset"], f"{case['dataset']}.inter")
+    with file.open("rb") as blocks:
+        rows = sum(block.count(b"\n") for block in iter(lambda: blocks.read(2**20), b""))
+    return TABLE_COPIES * TABLE_ENTRY * rows * case["length"] / 2**30
+
+
+def main() -> None:
+    """Measure the case given as JSON."""
+    case = json.loads(sys.argv[1])
+    if "generate" in case:
+        case["dataset"] = generated_log(Path(case["data_path"]), **case.pop("generate"))
+    print(json.dumps(ready_dataset(case)))
+
+
+if __name__ == "__main__":
+    main()

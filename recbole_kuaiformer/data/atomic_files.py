@@ -15,7 +15,7 @@ from recbole_kuaiformer.config import AttributeSettings
 
 TIME_GAP = "time_gap"  # attribute made from timestamps: seconds since the user's interaction before
 # Filters that RecBole does not apply to pre-split files, and the values that ask for none.
-_FILTERS = {
+_FILTERS: dict[str, tuple[Any, ...]] = {
     "rm_dup_inter": (None,),
     "val_interval": (None, {}),
     "filter_inter_by_user_or_item": (None, True, False),
@@ -110,7 +110,7 @@ class AtomicFiles:
             raise DataError(f"load_col: inter must list {field!r} ({why}), got {loaded}")
 
     def _same_of_all(self, names: Any) -> dict[str, str]:
-        if not isinstance(names, list | tuple) or len(names) != 3:  # noqa: PLR2004 (train, valid, test)
+        if not isinstance(names, list | tuple) or len(names) != 3:
             raise DataError(f"benchmark_filename: three names are needed, of train, valid, test; got {names}")
         files = [self.folder / f"{self.token}.{name}.inter" for name in names]
         headers = [self._interactions(file) for file in files]

@@ -128,7 +128,7 @@ class RetrievalDataset(LoggedDataset):
     def _histories(self, ends: IntArray) -> Interaction:
         """``item_id_list``, ``item_length`` and each configured attribute's list, as wide as the longest."""
         rows, lengths = self.log.histories(ends, max_length=self.max_item_list_len)
-        columns = {self.iid_field: self.log.item_ids}
+        columns: dict[str, npt.NDArray[Any]] = {self.iid_field: self.log.item_ids}
         wanted = AttributeSettings.read(self.config).attributes
         columns |= {name: self.log.columns[name] for name in wanted if name in self.log.columns}
         lists = self._lists(columns, rows)
@@ -279,5 +279,5 @@ class _Loaded(torch.utils.data.Dataset[Any]):
         return WindowBatch(batch.interaction)
 
 
-def _as_it_is(batch: WindowBatch) -> WindowBatch:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -53,7 +53,7 @@ def _is_ascending(values: npt.NDArray[Any]) -> bool:
 
 def _order_of_times(times: FloatArray) -> IntArray:
     low, high = times.min(initial=0), times.max(initial=0)
-    if -(2**52) < low and high < 2**52:
+    if low > -(2**52) and high < 2**52:
         seconds = times.astype(np.int64)
         if (seconds == times).all():
             return stable_order(seconds)

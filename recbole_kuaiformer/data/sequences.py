@@ -1,4 +1,4 @@
-"""RecBole's own sequential models on the log (``sequences: log``): its table's batches, made when asked for."""
+"""RecBole's own sequential models on the log (``sequences: log``): its table's batches, when asked for."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ class LoggedSequences(LoggedDataset):
     def _times(self) -> npt.NDArray[np.float64]:
         if self.time_field not in self.inter_feat:
             raise DataError(
-                f"{self.dataset_name}: no column {self.time_field!r} (TIME_FIELD) is loaded; sequences need an order"
+                f"{self.dataset_name}: no column {self.time_field!r} (TIME_FIELD) is loaded; "
+                "sequences need an order"
             )
-        return self.inter_feat[self.time_field].to_numpy(np.float64)
+        times: npt.NDArray[np.float64] = self.inter_feat[self.time_field].to_numpy(np.float64)
+        return times
 
     def _log_columns(self, order: IntArray) -> dict[str, npt.NDArray[Any]]:  # noqa: ARG002
         feat = self.inter_feat

@@ -127,9 +127,7 @@ class ItemTokens(nn.Module):
         nn.init.normal_(self.ids.weight, std=hidden_size**-0.5)
         with torch.no_grad():
             self.ids.weight[0].zero_()
-        self.embeddings = nn.ModuleDict(
-            {a.name: _embedding(a, size=attribute_size) for a in attributes}
-        )
+        self.embeddings = nn.ModuleDict({a.name: _embedding(a, size=attribute_size) for a in attributes})
         self.of_item = tuple(a.name for a in attributes if a.source == "item")
         for name in self.of_item:
             self.register_buffer(f"item_{name}", item_values[name])

@@ -18,7 +18,8 @@ from recbole_kuaiformer.data.sequences import LoggedSequences
 from tests import worlds
 
 HEADER = (
-    "user_id:token\titem_id:token\ttimestamp:float\twatch:float\ttags:token_seq\tplace:float_seq\taction:token"
+    "user_id:token\titem_id:token\ttimestamp:float\twatch:float\ttags:token_seq\tplace:float_seq"
+    "\taction:token"
 )
 MODELS = ["SASRec", "GRU4Rec", "NARM", "BERT4Rec", "SINE", "SASRecF", "GRU4RecF", "DIN"]
 
@@ -33,9 +34,7 @@ def data_path(tmp_path_factory):
             place = " ".join(f"{x:.3f}" for x in rng.random(2))
             time = 1_700_000_000 + int(rng.integers(300))
             watch = "" if rng.random() < 0.2 else f"{rng.random() * 9:.2f}"
-            rows.append(
-                (f"u{user}", f"i{rng.integers(31)}", time, watch, tags, place, f"x{rng.integers(3)}")
-            )
+            rows.append((f"u{user}", f"i{rng.integers(31)}", time, watch, tags, place, f"x{rng.integers(3)}"))
     items = ["item_id:token\tkind:token", *(f"i{n}\tk{n % 5}" for n in range(31))]
     return worlds.write(tmp_path_factory.mktemp("sequences"), "seq", rows, header=HEADER, items=items)
 

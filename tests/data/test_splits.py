@@ -46,7 +46,9 @@ def test_a_radix_sort_is_stable(values):
     assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()
 
 
-times = st.sampled_from([-1.5, 0.0, 0.5, 3.0, 978300760.0, 978300761.0, 978300800.0, 1e300]) | st.integers(0, 9)
+times = st.sampled_from([-1.5, 0.0, 0.5, 3.0, 978300760.0, 978300761.0, 978300800.0, 1e300]) | st.integers(
+    0, 9
+)
 
 
 @settings(deadline=None)
@@ -123,7 +125,9 @@ def test_the_filter_by_number_of_interactions_is_recboles(rows, users, items, as
             assert one.to_numpy().tolist() == other.to_numpy().tolist()
 
 
-@pytest.mark.parametrize("text", ["a\nb\n", "a\r\nb\r\n", 'a"b\n', "a\rb\n", "a\r", "\r\r\n", "x" * (2**20 - 1) + "\r\n"])
+@pytest.mark.parametrize(
+    "text", ["a\nb\n", "a\r\nb\r\n", 'a"b\n', "a\rb\n", "a\r", "\r\r\n", "x" * (2**20 - 1) + "\r\n"]
+)
 def test_a_quote_or_a_bare_return_is_found(tmp_path, text):
     from recbole_kuaiformer.compat import _parsers_disagree
 
