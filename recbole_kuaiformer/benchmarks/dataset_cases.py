@@ -7,11 +7,18 @@ python -m recbole_kuaiformer.benchmarks.dataset_cases '{"dataset": "ml-1m", "dat
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+
+from recbole_kuaiformer.benchmarks import measuring
 
 MODELS = {"table": "SASRec", "log": "SASRec", "ours": "KuaiFormer"}
 LOAD = {"inter": ["user_id", "item_id", "timestamp"]}
@@ -63,8 +70,6 @@ class _Parts:
     """Dataloaders, and the seconds it took to get there."""
 
     def prepare(self, config: Any) -> None:
-        from recbole.data import create_dataset, data_preparation
-
         start = time.perf_counter()
         dataset = create_dataset(config)
         read = time.perf_counter()
@@ -73,7 +78,6 @@ class _Parts:
 
 
 def _config(case: dict[str, Any]) -> Any:
-    from recbole.config import Config
 
     import recbole_kuaiformer  # noqa: F401 (makes our model RecBole's)
 
@@ -93,7 +97,7 @@ def _table_gib(case: dict[str, Any]) -> float:
     file = Path(case["data_path"], case["dataset"], f"{case['dataset']}.inter")
     with file.open("rb") as blocks:
         rows = sum(block.count(b"\n") for block in iter(lambda: blocks.read(2**20), b""))
-    return TABLE_COPIES * TABLE_ENTRY * rows * case["length"] / 2**30
+    return float(TABLE_COPIES * TABLE_ENTRY * rows * case["length"] / 2**30)
 
 
 def main() -> None:
