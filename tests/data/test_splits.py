@@ -46,8 +46,8 @@ def test_a_radix_sort_is_stable(values):
     assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()
 
 
-times = st.sampled_from([-1.5, 0.0, 0.5, 3.0, 978300760.0, 978300761.0, 978300800.0, 1e300]) | st.integers(
-    0, 9
+times = st.sampled_from([0.0, 0.25, 0.5, 0.75]) | st.sampled_from(
+    [-1.5, 3.0, 978300760.0, 978300761.0, 1e300]
 )
 
 
