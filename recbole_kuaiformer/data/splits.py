@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from recbole_kuaiformer.data.log import IntArray, stable_order
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,20 @@ def by_ratio(keys: IntArray, *, n_parts: int, bounds: Callable[[int], Sequence[i
         cuts[size] = bounds(int(size))
     which = (groups.places[:, None] >= cuts[groups.sizes]).sum(1)
     return groups.parts(which, n_parts=n_parts)
+
+
+def by_time(keys: IntArray, *, is_early: BoolArray, train_share: float) -> list[IntArray]:
+    """Row numbers of training, validation (the early rows of each group, cut at a share) and test (the rest).
+
+    Args:
+        keys: [R] group of each row; rows in order of time.
+        is_early: [R] whether a row is before the test period.
+        train_share: of the early rows.
+    """
+    groups = Groups.of(keys)
+    early = is_early[groups.rows]
+    number = np.cumsum(groups.places == 0) - 1
+    n_early = np.bincount(number, weights=early).astype(np.int64)[number]
+    n_train = (n_early * train_share).astype(np.int64)
+    which = np.where(early, groups.places >= n_train, 2)
+    return groups.parts(which, n_parts=3)

@@ -1,14 +1,20 @@
 """Fields of every type and source, from the files' text into batches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model, init_seed
 
 import recbole_kuaiformer  # noqa: F401
 from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.serving.catalogue import RequestError
+from recbole_kuaiformer.serving.retriever import Retriever
+from recbole_kuaiformer.serving.writing import export
 from tests import worlds
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\ttags:token_seq\tplace:float_seq\tunread:token"
@@ -102,3 +108,34 @@ def test_a_vector_takes_no_options(path):
     config, dataset = dataset_of(path, attributes={"vector": {"n_buckets": 3}})
     with pytest.raises(SettingsError, match="attributes: vector: a vector attribute takes no options"):
         get_model("KuaiFormer")(config, dataset)
+
+
+def test_an_export_answers_as_the_model_does_from_vectors_given_as_lists(path):
+    given = worlds.small(
+        path, "fields", load_col=LOAD, attributes=ATTRIBUTES, target_attributes=True, epochs=1,
+        checkpoint_dir="saved",
+    )  # fmt: skip
+    run_recbole(model="KuaiFormer", dataset="fields", config_dict=given)
+    (file,) = [file for file in Path("saved").glob("*.pth") if not file.stem.endswith("-last")]
+    export(file, "out")
+    _, model, dataset, _, _, test = load_data_and_model(str(file))
+    model.eval()
+    batch = test.dataset[torch.arange(len(test.dataset))]
+    with torch.no_grad():
+        scores = model.full_sort_predict(batch)
+    log, tags = test.dataset.log, dataset.field2id_token["tags"]
+    spans = [slice(log.starts[end], end) for end in batch["log_row"].numpy()]
+    items = [dataset.id2token("item_id", log.item_ids[span]).tolist() for span in spans]
+    places = [[row[~np.isnan(row)].tolist() or None for row in log.columns["place"][span]] for span in spans]
+    named = [[[tags[i] for i in row if i] for row in log.columns["tags"][span]] for span in spans]
+    retriever = Retriever.load("out")
+    answer = retriever.recommend(
+        items, k=17, exclude_history=False, attributes={"place": places, "tags": named}
+    )
+    for row, (tokens, found) in enumerate(zip(answer.tokens, answer.scores)):
+        want = [float(scores[row, dataset.token2id("item_id", token)]) for token in tokens]
+        assert found == pytest.approx(want, abs=1e-5)
+    with pytest.raises(RequestError, match="'place' is a vector of 3 numbers, got 4"):
+        retriever.recommend(items[:1], k=3, attributes={"place": [[[1, 2, 3, 4]] * len(items[0])]})
+    new = retriever.vectors_from_attributes({"vector": [[1.0, 2.0, 3.0], None], "tones": [["low"], []]})
+    assert torch.isfinite(new).all()
