@@ -1,6 +1,7 @@
 """RecBole's own sequential models on the log: field for field what its prefix table holds."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,7 @@ def test_a_saved_dataset_is_loaded_again_but_not_for_the_other_kind(data_path):
     create_dataset(
         Config("SASRec", "seq", config_dict=config_of("SASRec", data_path, "log", save_dataset=True))
     )
+    assert [file.name for file in Path("saved").iterdir()] == ["seq-SequentialDataset.pth"]
     _, (again, *_) = prepared("SASRec", data_path, "log")  # from the file
     _, (fresh, *_) = prepared("SASRec", data_path, "log", dataset_save_path="elsewhere")
     assert_same(again.dataset[np.arange(9)], fresh.dataset[np.arange(9)])
