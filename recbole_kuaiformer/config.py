@@ -89,6 +89,16 @@ class WindowSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """How any model's sequences are kept, RecBole's own included."""
+
+    sequences: str
+
+    def __post_init__(self) -> None:
+        self._one_of("sequences", ("table", "log"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttributeSettings(Settings):
     """Which attributes a token carries, and how wide their vectors are."""
 

@@ -20,12 +20,14 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 from recbole.trainer import Trainer
 from recbole.utils import ModelType
+from recbole.utils.argument_list import dataset_arguments
 
 from recbole_kuaiformer import compat
 from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
 from recbole_kuaiformer.data.history import with_log
+from recbole_kuaiformer.data.sequences import check_model, choose_class
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
 
@@ -65,6 +67,8 @@ def register() -> None:
     Config.__init__ = _with_checks(Config.__init__)
     recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
+    SequentialDataset.__new__ = choose_class
+    dataset_arguments.append("sequences")  # a saved dataset is taken again only if it is kept the same way
     compat.after_load += [with_recbole_config, _with_later_keys]
     Config._recbole_kuaiformer = True
 
@@ -91,11 +95,15 @@ def _read(config: Config, *parts: str) -> dict[str, Any]:
         return yaml.load(text, Loader=config.yaml_loader) or {}
 
 
+def _of_every_model(config: Config) -> dict[str, Any]:
+    return {**_read(config, "data"), **_read(config, "evaluation")}
+
+
 def _with_later_keys(state: Any) -> Any:
     """Checkpoints written without this package, or by an earlier version, lack keys: defaults stand in."""
     config = state.get("config") if isinstance(state, dict) else None
     if isinstance(config, Config):
-        defaults = _read(config, "evaluation")
+        defaults = _of_every_model(config)
         if config.model in MODELS:
             defaults |= _read(config, "overall") | _read(config, "model", config.model)
         for key, value in defaults.items():
@@ -109,10 +117,10 @@ def _with_our_properties(load: Any) -> Any:
         load(self, model, model_class, dataset)
         self._recbole_keys = set(self.internal_config_dict)
         dataset_keys = _read(self, "dataset", dataset)
-        evaluation = _read(self, "evaluation")
-        self.internal_config_dict.update(evaluation)
+        of_every_model = _of_every_model(self)
+        self.internal_config_dict.update(of_every_model)
         if model in MODELS:
-            ours = {**evaluation, **_read(self, "overall"), **_read(self, "model", model), **dataset_keys}
+            ours = {**of_every_model, **_read(self, "overall"), **_read(self, "model", model), **dataset_keys}
             self.internal_config_dict.update(ours)
             self.parameters["Our"] = [key for key in ours if key not in _listed(self)]
             return
@@ -148,7 +156,10 @@ def _with_checks(init: Any) -> Any:
     def checked_init(self: Config, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         settings.EvaluationSettings.read(self)
+        on_log = settings.DataSettings.read(self).sequences == "log"
         if self.model not in MODELS:
+            if on_log:
+                check_model(self)
             return
         recbole_keys = self._recbole_keys | _listed(self) | {*_UNLISTED_KEYS}
         ours = set(self.internal_config_dict) - recbole_keys | set(self.parameters["Our"])

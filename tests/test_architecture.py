@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "checkpoint": set(),
 }
 RECBOLE_IN = {
-    "models", "evaluation", "data/dataset", "data/history", "plugin", "compat", "checkpoint", "quick_start",
+    "models", "evaluation", "data/dataset", "data/history", "data/logged", "data/sequences", "data/presplit",
+    "data/atomic_files", "plugin", "compat", "checkpoint", "quick_start",
     "serving", "benchmarks",
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ RECBOLE_KEYS = {
 }  # fmt: skip
 COMMON = (
     config.WindowSettings, config.AttributeSettings, config.ObjectiveSettings, config.TrainingSettings,
-    config.EvaluationSettings,
+    config.EvaluationSettings, config.DataSettings,
 )  # fmt: skip
 SHAPES = {model: get_model(model).settings for model in MODELS}
 OURS = {key for group in (*COMMON, *SHAPES.values()) for key in group.keys()} | {"extra_keys"}  # noqa: SIM118
@@ -35,7 +35,12 @@ def test_every_key_is_known_and_commented(file):
 def test_overall_and_model_together_give_every_key(model):
     folder = properties_folder()
     given = set()
-    for file in (folder / "evaluation.yaml", folder / "overall.yaml", folder / "model" / f"{model}.yaml"):
+    for file in (
+        folder / "data.yaml",
+        folder / "evaluation.yaml",
+        folder / "overall.yaml",
+        folder / "model" / f"{model}.yaml",
+    ):
         given |= set(yaml.safe_load(file.read_text()))
     needed = {key for group in (*COMMON, SHAPES[model]) for key in group.keys()}  # noqa: SIM118
     assert given >= needed | {"extra_keys"}

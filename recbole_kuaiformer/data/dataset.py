@@ -4,57 +4,55 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from recbole.data.dataloader import TrainDataLoader
-from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_kuaiformer.compat import notice_other_order
 from recbole_kuaiformer.config import AttributeSettings, WindowSettings
+from recbole_kuaiformer.data import presplit
+from recbole_kuaiformer.data.atomic_files import TIME_GAP, AtomicFiles, DataError, padded_floats
 from recbole_kuaiformer.data.history import LOG_ROW
-from recbole_kuaiformer.data.log import IntArray, InteractionLog, time_order
+from recbole_kuaiformer.data.log import IntArray, time_order
+from recbole_kuaiformer.data.logged import LoggedDataset, rows_of
 from recbole_kuaiformer.data.windows import Windows
+
+__all__ = [
+    "ITEM_TIMES",
+    "REQUEST_TIME",
+    "TARGET_IDS",
+    "TARGET_UNSEEN",
+    "TIME_GAP",
+    "DataError",
+    "RetrievalDataset",
+    "WindowDataLoader",
+]
 
 TARGET_IDS = "target_ids"  # [B, P] item ids to predict from one window, 0 where there is none
 TARGET_UNSEEN = "target_unseen"  # [B, P] newest items of the window's history that the target must not see
 ITEM_TIMES = "item_times"  # [B, L] seconds from the history's newest item to each, for models that ask
 REQUEST_TIME = "request_time"  # [B] seconds from there to the interaction that the history stands before
-TIME_GAP = "time_gap"  # attribute made from timestamps: seconds since the user's interaction before
 
 
-class DataError(ValueError):
-    """A data file lacks something the model needs; the message names file and column."""
+class RetrievalDataset(LoggedDataset):
+    """The dataset of this package's models: raw attributes beside each history, and training windows.
 
-
-class RetrievalDataset(SequentialDataset):
-    """RecBole's sequential dataset without its prefix table.
-
-    ``inter_feat`` holds one row for each interaction that has a history (RecBole's rows, in time order of
-    64 bits), so RecBole's filters and splits work on it unchanged; histories are gathered from the shared
-    ``log`` when a batch is asked for.
+    Batches are padded on the right to their longest history. Pre-split files (``benchmark_filename``) are
+    read too, see presplit.py.
 
     Raises:
-        DataError: the interaction file is missing, empty, or lacks a column the model reads.
+        DataError: a file is missing, empty, or lacks a column the model reads.
     """
 
-    log: InteractionLog
-    inter_feat: Any
+    is_augmented = False  # pre-split files that bring their histories along
 
     def __init__(self, config: Any) -> None:
-        if config["benchmark_filename"] is not None:
-            raise DataError(
-                "benchmark_filename: this model does not read pre-split files; give one .inter file and let "
-                "eval_args split it"
-            )
-        self._raw_floats: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
+        self._raw_floats: dict[tuple[str, str], npt.NDArray[Any]] = {}
         super().__init__(config)
 
     # ---- loading -------------------------------------------------------------------------------------
@@ -62,125 +60,68 @@ class RetrievalDataset(SequentialDataset):
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
         if folder.is_dir():
-            fields = self._check_inter_file(folder / f"{token}.inter")
-            self._check_attributes(
-                fields | self._header(folder / f"{token}.item"), folder=folder, token=token
-            )
+            files = AtomicFiles(self.config, folder=folder, token=token)
+            self.is_augmented = files.check()
         super()._load_data(token, dataset_path)
+        if self.benchmark_filename_list is not None:
+            presplit.check_loaded(self)
 
-    def _header(self, file: Path) -> dict[str, str]:
-        if not file.is_file():
-            return {}
-        with file.open(encoding=self.config["encoding"]) as lines:
-            head = lines.readline().rstrip("\r\n")
-        columns = [column.partition(":") for column in head.split(self.config["field_separator"])]
-        for name, _, kind in columns:
-            if kind not in {known.value for known in FeatureType}:
-                raise DataError(
-                    f"{file}: the header names a column {name!r} of type {kind!r}; each column is name:type "
-                    f"with type token, token_seq, float or float_seq, separated by "
-                    f"{self.config['field_separator']!r} (field_separator)"
-                )
-        return {name: kind for name, _, kind in columns}
-
-    def _check_inter_file(self, file: Path) -> dict[str, str]:
-        if not file.is_file():
-            raise DataError(f"{file}: no such file; RecBole expects <data_path>/<dataset>/<dataset>.inter")
-        with file.open(encoding=self.config["encoding"]) as lines:
-            head, first = lines.readline().strip(), lines.readline().strip()
-        if not head or not first:
-            raise DataError(f"{file}: the file is empty; it needs a header line and at least one interaction")
-        fields = self._header(file)
-        if fields.get(self.config["TIME_FIELD"], "float") != "float":
-            raise DataError(
-                f"{file}: column {self.config['TIME_FIELD']!r} (TIME_FIELD) must be of type float, "
-                f"not {fields[self.config['TIME_FIELD']]}"
-            )
-        for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if self.config[key] not in fields:
-                raise DataError(
-                    f"{file}: no column {self.config[key]!r} ({key}) among {sorted(fields)}; "
-                    f"add it, or set {key} to the column that plays its part"
-                )
-            loaded = (self.config["load_col"] or {}).get("inter")
-            if loaded is not None and loaded != "*" and self.config[key] not in loaded:
-                raise DataError(f"load_col: inter must list {self.config[key]!r} ({key}), got {loaded}")
-        return fields
-
-    def _check_attributes(self, fields: dict[str, str], *, folder: Path, token: str) -> None:
-        load_col = self.config["load_col"]
-        for name in AttributeSettings.read(self.config).attributes:
-            if name == TIME_GAP:
-                continue
-            if name not in fields:
-                raise DataError(
-                    f"attributes: {name!r} is in neither {folder / token}.inter nor {folder / token}.item; "
-                    f"there is {sorted(fields)}"
-                )
-            loaded = {column for columns in load_col.values() for column in columns} if load_col else fields
-            if name not in loaded and not any(columns == "*" for columns in (load_col or {}).values()):
-                raise DataError(f"attributes: {name!r} is not loaded; add it to load_col ({load_col})")
+    def _benchmark_presets(self) -> None:
+        """RecBole's look for lists in the files; the log has its own."""
 
     def _fill_nan(self) -> None:
         """RecBole fills floats with their mean (and may normalise them next): keep them as they came."""
         for feat_name in ("inter_feat", "item_feat"):
             feat = getattr(self, feat_name)
             for field in feat if feat is not None else ():
-                if self.field2type[field] == FeatureType.FLOAT:
+                kind = self.field2type[field]
+                if kind == FeatureType.FLOAT:
                     self._raw_floats[feat_name, field] = feat[field].to_numpy(np.float64, copy=True)
+                elif kind == FeatureType.FLOAT_SEQ:
+                    raw = padded_floats(feat[field], width=self.field2seqlen[field])
+                    self._raw_floats[feat_name, field] = raw
         super()._fill_nan()
 
-    def raw_floats(self, field: str) -> npt.NDArray[np.float64]:
-        """A float column of the item file as it came, one value for each item id; NaN where missing."""
+    def raw_floats(self, field: str) -> npt.NDArray[np.floating[Any]]:
+        """A float column of the item file as it came, by item id: [N], or [N, S]; NaN where missing."""
         return self._raw_floats["item_feat", field]
 
     # ---- the log -------------------------------------------------------------------------------------
 
     def _change_feat_format(self) -> None:
-        """Frames → tensors, and interactions → log; no prefix table is written."""
-        self._check_field("uid_field", "iid_field", "time_field")
-        self._check_times(self._raw_floats["inter_feat", self.time_field])
-        self.inter_feat = self._in_time_order(self.inter_feat)
-        super(SequentialDataset, self)._change_feat_format()
-        self._aug_presets()
-        feat = self.inter_feat
-        columns = {
-            field: self._raw_floats["inter_feat", field].astype(np.float32)
-            if ("inter_feat", field) in self._raw_floats
-            else feat[field].numpy()
-            for field in feat.columns
-            if field not in (self.uid_field, self.iid_field, self.time_field)
-        }
-        self.log = InteractionLog.build(
-            feat[self.uid_field].numpy(),
-            feat[self.iid_field].numpy(),
-            timestamps=self._raw_floats["inter_feat", self.time_field],
-            columns=columns,
-        )
-        rows = np.arange(len(self.log))
-        feat.update(Interaction({LOG_ROW: torch.from_numpy(rows)}))
-        self.set_field_property(LOG_ROW, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
-        self.inter_feat = feat[torch.from_numpy(np.flatnonzero(rows > self.log.starts))]
-        if len(self.inter_feat) == 0:
-            raise DataError(
-                f"{self.dataset_name}: after filtering no user has two interactions: nothing to predict"
-            )
+        if self.benchmark_filename_list is not None and self.is_augmented:
+            presplit.rows_to_log(self)
+        else:
+            super()._change_feat_format()
 
-    def _check_times(self, times: npt.NDArray[np.float64]) -> None:
-        if np.isnan(times).any():
-            raise DataError(
-                f"{self.dataset_name}.inter: {int(np.isnan(times).sum())} interactions have no "
-                f"{self.time_field!r}; fill them in or drop the rows, their order is unknown"
-            )
+    def _times(self) -> npt.NDArray[np.float64]:
+        return self._raw_floats["inter_feat", self.time_field]
 
-    def _in_time_order(self, feat: pd.DataFrame) -> pd.DataFrame:
-        times = self._raw_floats["inter_feat", self.time_field]
-        users = feat[self.uid_field].to_numpy()
-        order = time_order(users, times)
-        notice_other_order(self, users=users, times=times, order=order)
+    def _log_columns(self, order: IntArray) -> dict[str, npt.NDArray[Any]]:
         for key in [key for key in self._raw_floats if key[0] == "inter_feat"]:
             self._raw_floats[key] = self._raw_floats[key][order]
-        return feat.iloc[order].reset_index(drop=True)
+        return {
+            field: self._raw_floats["inter_feat", field].astype(np.float32)
+            if ("inter_feat", field) in self._raw_floats
+            else self.inter_feat[field].numpy()
+            for field in self.inter_feat
+            if field not in (self.uid_field, self.iid_field, self.time_field)
+        }
+
+    def _targets(self, order: IntArray) -> Interaction:
+        if self.benchmark_filename_list is not None:
+            self.file_of_row = np.repeat(np.arange(len(self.file_size_list)), self.file_size_list)[order]
+        targets = super()._targets(order)
+        self.set_field_property(LOG_ROW, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+        return targets
+
+    def build(self) -> list[Any]:
+        """The three splits: by eval_args, or, of pre-split files, one for each file."""
+        if self.benchmark_filename_list is None:
+            return super().build()  # type: ignore[no-any-return]
+        self._change_feat_format()
+        self._drop_unused_col()
+        return presplit.splits(self)
 
     def sort(self, by: Any, ascending: Any = True) -> None:
         """Sort inter_feat in place; by time in 64 bits, rows of the same time in order of the log."""
@@ -188,60 +129,35 @@ class RetrievalDataset(SequentialDataset):
             super().sort(by=by, ascending=ascending)
             return
         rows = self.inter_feat[LOG_ROW].numpy()
-        order = np.lexsort((rows, self.log.timestamps[rows]))
-        self.inter_feat = self.inter_feat[torch.from_numpy(order)]
-
-    def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """Sparse [users, items] matrix of this split's interactions, each user's first one included."""
-        rows = self.inter_feat[LOG_ROW].numpy()
-        firsts = np.unique(self.log.starts[rows])
-        feat = Interaction(
-            {
-                self.uid_field: torch.from_numpy(self.log.user_ids[np.r_[firsts, rows]]),
-                self.iid_field: torch.from_numpy(self.log.item_ids[np.r_[firsts, rows]]),
-            }
-        )
-        if value_field is not None:
-            values = self.log.columns[value_field][np.r_[firsts, rows]]
-            feat.update(Interaction({value_field: torch.from_numpy(values)}))
-        return self._create_sparse_matrix(feat, self.uid_field, self.iid_field, form, value_field)
+        times = self.log.timestamps[rows]
+        in_order = bool((rows[1:] > rows[:-1]).all())
+        order = time_order(np.zeros_like(rows), times) if in_order else np.lexsort((rows, times))
+        self.inter_feat = rows_of(self.inter_feat, torch.from_numpy(order))
 
     # ---- batches -------------------------------------------------------------------------------------
 
-    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        """Rows of the split with their histories, padded on the right to the batch's longest.
-
-        Carries RecBole's fields: the row itself (joined with user and item features), ``item_id_list``,
-        ``item_length`` and ``<attribute>_list`` of each configured attribute of the interaction.
-        """
-        feat = super().__getitem__(index, join)
-        rows = feat[LOG_ROW].reshape(-1).numpy()
-        feat.update(self._histories(rows))
-        return feat
-
     def _histories(self, ends: IntArray) -> Interaction:
+        """``item_id_list``, ``item_length`` and each configured attribute's list, as wide as the longest."""
         rows, lengths = self.log.histories(ends, max_length=self.max_item_list_len)
-        padding = rows < 0
-        suffix = self.config["LIST_SUFFIX"]
-        columns = {self.iid_field + suffix: np.where(padding, 0, self.log.item_ids[rows])}
-        for name in AttributeSettings.read(self.config).attributes:
-            if name == TIME_GAP:
-                columns[name + suffix] = self.log.time_gaps(rows).astype(np.float32)
-            elif name in self.log.columns:
-                columns[name + suffix] = self.log.columns[name][rows]
+        columns: dict[str, npt.NDArray[Any]] = {self.iid_field: self.log.item_ids}
+        wanted = AttributeSettings.read(self.config).attributes
+        columns |= {name: self.log.columns[name] for name in wanted if name in self.log.columns}
+        lists = self._lists(columns, rows)
+        if TIME_GAP in wanted:
+            gaps = self.log.time_gaps(rows).astype(np.float32)
+            lists[TIME_GAP + self.config["LIST_SUFFIX"]] = torch.from_numpy(gaps)
         if self.config["use_times"]:
-            columns |= self._times(rows, ends=ends)
-        tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
-        return Interaction({**tensors, self.item_list_length_field: torch.from_numpy(lengths)})
+            lists |= self._relative_times(rows, ends=ends)
+        return Interaction({**lists, self.item_list_length_field: torch.from_numpy(lengths)})
 
-    def _times(self, rows: IntArray, *, ends: IntArray) -> dict[str, IntArray]:
+    def _relative_times(self, rows: IntArray, *, ends: IntArray) -> dict[str, torch.Tensor]:
         """Whole seconds relative to the newest item, so that differences are as exact as 64 bits are."""
         times = self.log.timestamps
         newest = times[np.maximum(ends - 1, 0)]
         of_items = np.where(rows < 0, 0.0, times[rows] - newest[:, None])
         return {
-            ITEM_TIMES: np.rint(of_items).astype(np.int64),
-            REQUEST_TIME: np.rint(times[ends] - newest).astype(np.int64),
+            ITEM_TIMES: torch.from_numpy(np.rint(of_items).astype(np.int64)),
+            REQUEST_TIME: torch.from_numpy(np.rint(times[ends] - newest).astype(np.int64)),
         }
 
     def windows(self, *, span: int) -> Windows:
@@ -274,6 +190,7 @@ class WindowDataLoader(TrainDataLoader):
 
     def __init__(self, config: Any, dataset: RetrievalDataset, sampler: Any, shuffle: bool = False) -> None:
         self.epoch = 0
+        self._batches: Any = None  # torch's loader of the batches, made when first asked for
         self.window_settings = WindowSettings.read(config)
         self.windows = dataset.windows(span=self.window_settings.span)
         super().__init__(config, dataset, sampler, shuffle=shuffle)
@@ -289,14 +206,42 @@ class WindowDataLoader(TrainDataLoader):
         """Take over another configuration; windows are cut anew."""
         self.window_settings = WindowSettings.read(config)
         self.windows = self._dataset.windows(span=self.window_settings.span)
+        self._batches = None
         super().update_config(config)
 
     def _windows_per_step(self) -> int:
         world_size = 1 if self.config["single_spec"] else self.config["world_size"]
         return max(1, self.window_settings.windows_per_batch // world_size) * world_size
 
+    @property
+    def sample_size(self) -> int:
+        """RecBole's loader makes a list of as many row numbers, which windows do without."""
+        return 1
+
+    @sample_size.setter
+    def sample_size(self, rows: int) -> None:
+        pass
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_batches": None}
+
     def __iter__(self) -> Iterator[Interaction]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
+        if self._batches is None:
+            workers = self.config["worker"]
+            self._batches = torch.utils.data.DataLoader(
+                _Loaded(copy.copy(self._dataset), self.windows),
+                batch_size=None,
+                sampler=_EachEpoch(self),
+                num_workers=workers,
+                persistent_workers=workers > 0,  # an epoch later they need not start, nor read, anything
+                pin_memory=torch.device(self.config["device"]).type == "cuda",
+                collate_fn=_as_it_is,
+            )
+        self._batches.sampler.epoch, self.epoch = self.epoch, self.epoch + 1
+        return iter(self._batches)
+
+    def plan(self, epoch: int) -> Iterator[tuple[IntArray, IntArray]]:
+        """Windows and targets of each batch of an epoch."""
         seeds = np.random.SeedSequence([self.config["seed"], epoch])
         order, draws = (np.random.default_rng(seed) for seed in seeds.spawn(2))
         batches = self.windows.batches(
@@ -304,19 +249,11 @@ class WindowDataLoader(TrainDataLoader):
             max_length=self.window_settings.MAX_ITEM_LIST_LENGTH,
             rng=order if self.shuffle else None,
         )
-        plan = []
-        for numbers in batches:
-            targets = self.windows.targets(
-                numbers, n_drawn=self.window_settings.targets_per_window, rng=draws
-            )
-            plan.append(self._of_rank(numbers, targets=targets))
-        loader: Any = torch.utils.data.DataLoader(
-            plan,  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.config["worker"],
-            collate_fn=partial(_load, copy.copy(self._dataset), self.windows),
+        n_drawn = self.window_settings.targets_per_window
+        return (
+            self._of_rank(numbers, targets=self.windows.targets(numbers, n_drawn=n_drawn, rng=draws))
+            for numbers in batches
         )
-        return iter(loader)
 
     def _of_rank(self, numbers: IntArray, *, targets: IntArray) -> tuple[IntArray, IntArray]:
         if self.config["single_spec"]:
@@ -326,6 +263,44 @@ class WindowDataLoader(TrainDataLoader):
         return numbers[mine], targets[mine]
 
 
-def _load(dataset: RetrievalDataset, windows: Windows, plan: tuple[IntArray, IntArray]) -> Interaction:
-    numbers, targets = plan
-    return dataset.window_batch(windows, numbers=numbers, targets=targets)
+class WindowBatch(Interaction):
+    """A training batch that can wait in pinned memory and goes to the GPU from there on its own."""
+
+    def pin_memory(self) -> WindowBatch:
+        """The batch in memory that the GPU reads by itself; torch's loader asks for it."""
+        return WindowBatch({name: self[name].pin_memory() for name in self})
+
+    def to(self, device: Any, selected_field: Any = None) -> Any:
+        """As RecBole's, without waiting for copies out of pinned memory."""
+        if selected_field is not None:
+            return super().to(device, selected_field)
+        return WindowBatch({name: self[name].to(device, non_blocking=True) for name in self})
+
+
+class _EachEpoch(torch.utils.data.Sampler[Any]):
+    """The plan of one epoch, as often as torch asks for it (twice, where workers start)."""
+
+    def __init__(self, loader: WindowDataLoader) -> None:
+        self.loader, self.epoch = loader, 0
+
+    def __iter__(self) -> Iterator[tuple[IntArray, IntArray]]:
+        return self.loader.plan(self.epoch)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+class _Loaded(torch.utils.data.Dataset[Any]):
+    """What a worker holds: the log and the windows over it; a batch is asked for by its part of the plan."""
+
+    def __init__(self, dataset: RetrievalDataset, windows: Windows) -> None:
+        self.dataset, self.windows = dataset, windows
+
+    def __getitem__(self, plan: tuple[IntArray, IntArray]) -> WindowBatch:
+        numbers, targets = plan
+        batch = self.dataset.window_batch(self.windows, numbers=numbers, targets=targets)
+        return WindowBatch(batch.interaction)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

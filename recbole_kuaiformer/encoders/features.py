@@ -19,16 +19,18 @@ class Attribute:
 
     Attributes:
         name: the field's name in the data.
-        kind: ``discrete`` (one id), ``multi_valued`` (a padded list of ids), ``continuous`` (a number).
+        kind: ``discrete`` (one id), ``multi_valued`` (a padded list of ids), ``continuous`` (a number),
+            ``vector`` (a list of numbers, as a vector that was trained elsewhere).
         source: where it comes from: the ``interaction``, or the ``item`` through its id.
-        n_values: rows an id table needs, padding or missing value included; buckets of a continuous one.
+        n_values: rows an id table needs, padding or missing value included; buckets of a continuous one;
+            numbers of a vector.
         maximum: f_max of a continuous attribute, in its own unit.
         scale: ``uniform`` or ``log`` buckets of a continuous attribute.
         missing_value: what a continuous attribute holds where it is unknown, beside NaN.
     """
 
     name: str
-    kind: Literal["discrete", "multi_valued", "continuous"]
+    kind: Literal["discrete", "multi_valued", "continuous", "vector"]
     source: Literal["interaction", "item"]
     n_values: int
     maximum: float = 1.0
@@ -71,6 +73,31 @@ class AttributeEmbedding(nn.Module):
         return vectors.sum(-2) / there.sum(-1, keepdim=True)  # type: ignore[no-any-return]
 
 
+class VectorProjection(nn.Module):
+    """A linear layer for an attribute that is a vector; a missing one has a learned vector of its own.
+
+    Args:
+        attribute: of kind ``vector``. size: width of what comes out.
+    """
+
+    def __init__(self, attribute: Attribute, *, size: int) -> None:
+        super().__init__()
+        self.attribute = attribute
+        self.linear = nn.Linear(attribute.n_values, size)
+        self.missing = nn.Parameter(torch.empty(size))
+        nn.init.normal_(self.missing, std=size**-0.5)
+
+    def forward(self, values: Float[Tensor, "*B S"]) -> Float[Tensor, "*B size"]:
+        """Vectors of ``values``: all NaN is missing, a NaN beside numbers (a short list) counts as 0."""
+        unknown = values.isnan()
+        vectors = self.linear(values.masked_fill(unknown, 0.0))
+        return torch.where(unknown.all(-1, keepdim=True), self.missing, vectors)
+
+
+def _embedding(attribute: Attribute, *, size: int) -> nn.Module:
+    return (VectorProjection if attribute.kind == "vector" else AttributeEmbedding)(attribute, size=size)
+
+
 class ItemTokens(nn.Module):
     """t_i = MLP([x_i, f_i]), D wide (Eq. 3 and 5); without attributes t_i = x_i and no MLP is built.
 
@@ -100,9 +127,7 @@ class ItemTokens(nn.Module):
         nn.init.normal_(self.ids.weight, std=hidden_size**-0.5)
         with torch.no_grad():
             self.ids.weight[0].zero_()
-        self.embeddings = nn.ModuleDict(
-            {a.name: AttributeEmbedding(a, size=attribute_size) for a in attributes}
-        )
+        self.embeddings = nn.ModuleDict({a.name: _embedding(a, size=attribute_size) for a in attributes})
         self.of_item = tuple(a.name for a in attributes if a.source == "item")
         for name in self.of_item:
             self.register_buffer(f"item_{name}", item_values[name])

@@ -16,6 +16,7 @@ _KINDS = {
     FeatureType.TOKEN: "discrete",
     FeatureType.TOKEN_SEQ: "multi_valued",
     FeatureType.FLOAT: "continuous",
+    FeatureType.FLOAT_SEQ: "vector",
 }
 
 
@@ -23,7 +24,7 @@ def attributes_of(dataset: RetrievalDataset, *, settings: AttributeSettings) -> 
     """The configured attributes with kind and source as the data has them.
 
     Raises:
-        SettingsError: an attribute is not in the data, is a list of floats, or lacks its buckets.
+        SettingsError: an attribute is not in the data, lacks its buckets, or is given options it has none of.
     """
     return tuple(
         _attribute(name, dataset=dataset, options=options or {})
@@ -32,11 +33,11 @@ def attributes_of(dataset: RetrievalDataset, *, settings: AttributeSettings) -> 
 
 
 def item_values(dataset: RetrievalDataset, *, attributes: tuple[Attribute, ...]) -> dict[str, Tensor]:
-    """For each attribute of the items its column by item id: ids [N] or [N, S], raw floats [N]."""
+    """For each attribute of the items its column by item id: ids [N] or [N, S], raw floats [N] or [N, S]."""
     features = dataset.get_item_feature()
     return {
         a.name: torch.from_numpy(dataset.raw_floats(a.name)).float()
-        if a.kind == "continuous"
+        if a.kind in ("continuous", "vector")
         else features[a.name]
         for a in attributes
         if a.source == "item"
@@ -54,7 +55,7 @@ def _attribute(name: str, *, dataset: RetrievalDataset, options: dict[str, Any])
     kind = _KINDS.get(dataset.field2type[name])
     if kind is None or name in (dataset.uid_field, dataset.iid_field):
         raise SettingsError(
-            f"{where}: must be of type token, token_seq or float, and neither user nor item id"
+            f"{where}: must be of type token, token_seq, float or float_seq, and neither user nor item id"
         )
     source = {FeatureSource.INTERACTION: "interaction", FeatureSource.ITEM: "item"}.get(
         dataset.field2source[name]
@@ -65,7 +66,10 @@ def _attribute(name: str, *, dataset: RetrievalDataset, options: dict[str, Any])
         return _continuous(name, source=source, options=options)
     if options:
         raise SettingsError(f"{where}: a {kind} attribute takes no options, got {options}")
-    return Attribute(name=name, kind=kind, source=source, n_values=dataset.num(name))  # type: ignore[arg-type]
+    n_values = dataset.field2seqlen[name] if kind == "vector" else dataset.num(name)
+    if n_values < 1:
+        raise SettingsError(f"{where}: no row of {dataset.dataset_name} has a value")
+    return Attribute(name=name, kind=kind, source=source, n_values=n_values)  # type: ignore[arg-type]
 
 
 def _continuous(name: str, *, source: str, options: dict[str, Any]) -> Attribute:

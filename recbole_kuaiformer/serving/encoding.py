@@ -148,14 +148,18 @@ class HistoryReader:
         return Interaction(columns).to(self.catalogue.vectors.device)
 
     def values(self, name: str, rows: Sequence[Sequence[Any]], *, width: int) -> Tensor:
-        """Raw values of an attribute: numbers or ids [B, width], or ids [B, width, S] of lists.
+        """Raw values of an attribute: numbers or ids [B, width], or [B, width, S] of lists.
 
         What is not there or not known is what the model takes for missing.
 
         Raises:
-            RequestError: a value of a continuous attribute is no number.
+            RequestError: a value of a continuous attribute is no number, or a vector is too long.
         """
-        kind = self.model.tokens.embeddings[name].attribute.kind
+        attribute = self.model.tokens.embeddings[name].attribute
+        kind = attribute.kind
+        if kind == "vector":
+            vectors = [[_vector(value, attribute.n_values, name) for value in row] for row in rows]
+            return torch.tensor([_padded(row, width, [torch.nan] * attribute.n_values) for row in vectors])
         if kind == "continuous":
             return torch.tensor([_padded([_number(v, name) for v in row], width, torch.nan) for row in rows])
         known = self._vocabulary[name]
@@ -169,12 +173,20 @@ class HistoryReader:
         return torch.tensor([_padded(row, width, [0] * most) for row in padded])
 
 
-def _list(value: Any, name: str) -> Sequence[Any]:
-    """A value that is a list of tokens; None where it is unknown."""
+def _vector(value: Any, size: int, name: str) -> list[float]:
+    """Numbers of a vector, NaN where there are fewer; None is a vector that is not known."""
+    numbers = [] if value is None else [_number(one, name) for one in _list(value, name, of="numbers")]
+    if len(numbers) > size:
+        raise RequestError(f"attributes: {name!r} is a vector of {size} numbers, got {len(numbers)}")
+    return _padded(numbers, size, torch.nan)
+
+
+def _list(value: Any, name: str, *, of: str = "tokens") -> Any:
+    """A value that is a list; None where it is unknown."""
     if value is None:
         return ()
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise RequestError(f"attributes: a value of {name!r} is a list of tokens (or None), got {value!r}")
+    if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+        raise RequestError(f"attributes: a value of {name!r} is a list of {of} (or None), got {value!r}")
     return value
 
 

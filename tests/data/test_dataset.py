@@ -72,6 +72,7 @@ SPLITS = [
     {"split": {"LS": "valid_only"}, "order": "TO", "mode": "full"},
     {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "user", "mode": "full"},
     {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "none", "mode": "full"},
+    {"split": {"TS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "user", "mode": "full"},
 ]
 
 
@@ -215,3 +216,37 @@ def test_an_attribute_that_the_data_lacks_is_named(world):
     config["load_col"] = {"inter": ["user_id", "item_id", "timestamp"]}
     with pytest.raises(DataError, match="attributes: 'action' is not loaded; add it to load_col"):
         create_dataset(config)
+
+
+@pytest.mark.parametrize("drawn", [None, 2])
+def test_worker_processes_give_the_same_batches_epoch_after_epoch(world, drawn):
+    alone, helped = (
+        data_preparation(config, create_dataset(config))[0]
+        for config in (
+            config_of("KuaiFormer", world, targets_per_window=drawn, train_batch_size=16, worker=worker)
+            for worker in (0, 2)
+        )
+    )
+    epochs = []
+    for _ in range(2):
+        mine, theirs = [*alone], [*helped]
+        assert len(mine) == len(theirs) == len(alone) > 2
+        for one, other in zip(mine, theirs):
+            assert set(one.columns) == set(other.columns)
+            assert all(torch.equal(one[name], other[name]) for name in one)
+        epochs.append(torch.cat([batch[TARGET_IDS].flatten() for batch in mine]))
+    assert not torch.equal(*epochs)
+    next(iter(helped))  # broken off: the next epoch begins from its own plan all the same
+    next(iter(alone))
+    assert torch.equal(next(iter(helped))[TARGET_IDS], next(iter(alone))[TARGET_IDS])
+    pickle.loads(pickle.dumps(helped))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("worker", [0, 2])
+def test_batches_for_a_gpu_wait_in_pinned_memory(world, worker):
+    config = config_of("KuaiFormer", world, worker=worker)
+    train, *_ = data_preparation(config, create_dataset(config))
+    (batch, *_) = [*train]
+    assert all(batch[name].is_pinned() for name in batch)
+    assert all(torch.equal(batch.to("cuda")[name].cpu(), batch[name]) for name in batch)

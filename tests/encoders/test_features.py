@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_kuaiformer.encoders.buckets import bucketize
-from recbole_kuaiformer.encoders.features import Attribute, AttributeEmbedding, ItemTokens
+from recbole_kuaiformer.encoders.features import Attribute, AttributeEmbedding, ItemTokens, VectorProjection
 
 N, D, B, L = 13, 6, 3, 5
 
@@ -103,3 +103,16 @@ def test_target_attributes_reach_the_target_side():
     ids = torch.arange(1, N)
     assert (tokens.items(ids) - tokens.ids.weight[ids]).abs().max() > 1e-4
     assert tokens.of_item == ("author",)
+
+
+def test_a_vector_goes_through_its_linear_layer_and_a_missing_one_has_its_own():
+    torch.manual_seed(3)
+    projection = VectorProjection(Attribute(name="v", kind="vector", source="item", n_values=4), size=D)
+    values = torch.randn(B, L, 4)
+    values[1, 2] = torch.nan
+    values[2, 0, 3] = torch.nan
+    out = projection(values)
+    weight, bias = projection.linear.weight, projection.linear.bias
+    assert torch.equal(out[1, 2], projection.missing)
+    torch.testing.assert_close(out[0, 1], weight @ values[0, 1] + bias)
+    torch.testing.assert_close(out[2, 0], weight[:, :3] @ values[2, 0, :3] + bias)  # cut short: zeros follow
