@@ -14,6 +14,7 @@ from typing import Any
 import recbole.config
 import recbole.data.dataset
 import recbole.data.utils
+import recbole.quick_start
 import recbole.trainer
 import yaml
 from recbole.config import Config
@@ -21,7 +22,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.trainer import Trainer
 from recbole.utils import ModelType
 
-from recbole_kuaiformer import compat
+from recbole_kuaiformer import compat, spawning
 from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
@@ -63,6 +64,7 @@ def register() -> None:
     Config._load_internal_config_dict = _with_our_properties(Config._load_internal_config_dict)
     Config.__init__ = _with_checks(Config.__init__)
     recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
+    recbole.quick_start.run = recbole.quick_start.quick_start.run = spawning.run
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
     compat.after_load += [with_recbole_config, _with_evaluation_keys]
     Config._recbole_kuaiformer = True

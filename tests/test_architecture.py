@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "config": set(),
     "compat": set(),
     "checkpoint": set(),
+    "spawning": {"compat"},
 }
 RECBOLE_IN = {
     "models", "evaluation", "data/dataset", "data/history", "plugin", "compat", "checkpoint", "quick_start",

@@ -41,7 +41,7 @@ class IndexRanking:
     device: torch.device
     tot_item_num: int
     evaluator: Any
-    eval_collector: GatheringCollector
+    eval_collector: Any
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
@@ -114,7 +114,8 @@ class IndexRanking:
         collector = self.eval_collector
         if not eval_data:
             return None
-        collector.share_out(eval_data)
+        if isinstance(collector, GatheringCollector):
+            collector.share_out(eval_data)
         if not isinstance(collector, RankingCollector):
             return recbole.evaluate(eval_data, load_best_model, model_file, show_progress)
         self._eval_data = eval_data
