@@ -1,5 +1,7 @@
 """Runs of one or of several real processes (gloo), for tests that compare them."""
 
+import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 
-import recbole_kuaiformer  # noqa: F401  (a spawned process imports this file first)
+from recbole_kuaiformer.config import SettingsError  # a spawned process imports this file first
 from tests import worlds
 
 
@@ -23,8 +25,12 @@ def uneven(folder, *, n_users=23, n_items=31, name="uneven"):
     for user in range(n_users):
         length = int(rng.integers(5, 22))
         items = rng.choice(n_items, size=length, replace=False, p=p / p.sum())
-        rows += [(f"u{user}", f"i{item}", 1_700_000_000 + 60 * t) for t, item in enumerate(items)]
-    return worlds.write(folder, name, rows)
+        rows += [
+            (f"u{user}", f"i{item}", 1_700_000_000 + 60 * t, int(rng.integers(2)))
+            for t, item in enumerate(items)
+        ]
+    header = "user_id:token\titem_id:token\ttimestamp:float\tlabel:float"
+    return worlds.write(folder, name, rows, header=header)
 
 
 def prepare(model, config_dict, **process):
@@ -47,16 +53,69 @@ def train(model, config_dict, **process):
         "losses": dict(trainer.train_loss_dict),
         "valid": [best[0], dict(best[1])],
         "test": dict(trainer.evaluate(test)),
+        "rows": [len(train_data.windows), trainer._steps],
         "file": trainer.saved_model_file,
         "last": str(getattr(trainer, "last_checkpoint", "")),
     }
 
 
+class Interrupted(Exception):
+    pass
+
+
+def interrupted(model, config_dict, **process):
+    """Epoch 2 is trained and validated, but never completed."""
+    trainer, train_data, valid, _ = prepare(model, config_dict, **process)
+
+    def interrupt(epoch, score):
+        if epoch == 2:
+            raise Interrupted
+
+    try:
+        trainer.fit(train_data, valid, callback_fn=interrupt)
+    except Interrupted:
+        return None
+
+
+def resumed(model, config_dict, **process):
+    """Train on from the one ``…-last.pth`` in the run's folder."""
+    (last,) = Path(config_dict["checkpoint_dir"]).glob("*-last.pth")
+    return train(model, {**config_dict, "resume_from": str(last)}, **process)
+
+
+def not_a_number_in_process_1(model, config_dict, **process):
+    """From the second epoch on the loss is NaN in process 1 alone."""
+    trainer, train_data, valid, _ = prepare(model, config_dict, **process)
+
+    def spoil(module, inputs, loss):
+        return loss * np.nan if process["local_rank"] == 1 and trainer._epoch == 1 else loss
+
+    trainer.model.register_forward_hook(spoil)
+    trainer.fit(train_data, valid)
+
+
+class SeedOfOne(int):
+    """A seed that fails when process 1 adds its number to it, after the data was read."""
+
+    how = "raises"
+
+    def __add__(self, other):
+        if other == 1 and self.how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if other == 1:
+            raise SettingsError("seed: process 1 cannot add it")
+        return int(self) + other
+
+
+class SeedOfOneKilled(SeedOfOne):
+    how = "dies"
+
+
 def evaluate(model, config_dict, **process):
-    """The result of an untrained model, of everybody's process 0's weights."""
+    """Twice the result of an untrained model, with the weights of process 0 everywhere."""
     trainer, train_data, _, test = prepare(model, config_dict, **process)
     trainer.eval_collector.data_collect(train_data)
-    return {"test": dict(trainer.evaluate(test, load_best_model=False)), "rows": len(test)}
+    return [dict(trainer.evaluate(test, load_best_model=False)) for _ in range(2)]
 
 
 def in_processes(runs, *, n_processes, folder):

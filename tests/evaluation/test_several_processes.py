@@ -6,10 +6,10 @@ import torch
 from tests import worlds
 from tests.evaluation import several
 
-# 68 targets at most: 17 windows a step, an odd number; the last step of an epoch has one window alone.
+# 92 targets at most: 23 windows a step, an odd number; the last step of an epoch has one window alone.
 SHARED = {
     "window_targets": 4,
-    "train_batch_size": 68,
+    "train_batch_size": 92,
     "epochs": 2,
     "learner": "sgd",
     "learning_rate": 0.05,
@@ -80,3 +80,55 @@ def test_two_train_as_one(pairs, name):
     assert first["valid"] == second["valid"] == alone["valid"]
     assert first["test"] == second["test"] == alone["test"]
     assert first["file"] == second["file"]
+
+
+def test_the_last_step_of_an_epoch_leaves_process_1_without_a_window(pairs):
+    alone, (first, _) = pairs["in_batch"]
+    windows, steps = first["rows"]
+    assert windows % 23 == 1
+    assert first["rows"] == alone["rows"] == [windows, 2 * -(-windows // 23)]
+
+
+# ---- evaluation --------------------------------------------------------------------------------------
+
+FULL = {"topk": [3, 10], "metrics": SHARED["metrics"], "eval_batch_size": 5, "epochs": 1, "seed": 3}
+FULL |= {"show_progress": False, "state": "WARNING", "valid_metric": "NDCG@10", "load_col": None}
+LEAVE_ONE_OUT = {"split": {"LS": "valid_and_test"}, "order": "TO"}
+PLAIN = {**FULL, "eval_args": LEAVE_ONE_OUT, "train_neg_sample_args": None}
+PAIRWISE = {**FULL, "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+EVALUATED = {
+    "both readings": ("KuaiFormer", {"report_both": True}),
+    "approximate": (
+        "KuaiFormer", {"index_factory": "IVF4,Flat", "index_parameters": "nprobe:1", "topk": [3]},
+    ),
+    "RecBole's model by index": ("SASRec", {**PLAIN, "evaluator": "faiss", "report_both": True}),
+    "RecBole's model, masked": ("SASRec", {**PLAIN, "evaluator": "recbole", "evaluate_history": "masked"}),
+    "RecBole's model, RecBole's way": ("SASRec", {**PLAIN, "evaluator": "recbole"}),
+    "not sequential": ("BPR", {**PAIRWISE, "evaluator": "recbole", "eval_batch_size": 64}),
+    "of single rows": (
+        "BPR", {**PAIRWISE, "metrics": ["AUC", "LogLoss"], "valid_metric": "AUC",
+                "eval_args": {"mode": "labeled", **LEAVE_ONE_OUT}},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluations(home):
+    runs = []
+    for model, more in EVALUATED.values():
+        config = {"data_path": str(home / "data"), "dataset": "uneven", **FULL, **more}
+        if model == "KuaiFormer":
+            config = worlds.small(str(home / "data"), "uneven", **{**SHARED, "report_both": False, **more})
+        runs.append((several.evaluate, model, config))
+    three = several.in_processes(runs, n_processes=3, folder=home / "evaluated")
+    alone = [function(model, dict(config)) for function, model, config in runs]
+    return {name: (one, many) for name, one, many in zip(EVALUATED, alone, three)}
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_three_report_the_numbers_of_one(evaluations, name):
+    """23 users among three processes: RecBole would count one of them twice."""
+    alone, together = evaluations[name]
+    assert alone[0]
+    for result in together:
+        assert result == alone
