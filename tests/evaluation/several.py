@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,8 @@ def interrupted(model, config_dict, **process):
         if epoch == 2:
             raise Interrupted
 
-    try:
+    with suppress(Interrupted):
         trainer.fit(train_data, valid, callback_fn=interrupt)
-    except Interrupted:
-        return None
 
 
 def resumed(model, config_dict, **process):
