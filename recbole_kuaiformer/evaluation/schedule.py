@@ -36,8 +36,6 @@ def schedule(
     Closed form, so that a training resumed at ``first_step`` with more epochs follows the longer schedule
     from there on (torch's chained schedulers carry their old length along in their state).
     """
-    for group in optimizer.param_groups:  # a resumed optimiser holds the rate it stopped at
-        group["lr"] = group.get("initial_lr", group["lr"])
     return LambdaLR(
         optimizer,
         lambda step: factor(

@@ -10,6 +10,7 @@ from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.evaluation.optimizer import adam
 from recbole_kuaiformer.evaluation.schedule import factor
 from recbole_kuaiformer.evaluation.trainer import TrainingError
+from recbole_kuaiformer.plugin import MODELS
 from tests import worlds
 from tests.evaluation import several
 
@@ -158,6 +159,26 @@ def test_bfloat16_is_close_in_loss_and_gradient_and_leaves_weights_and_scores_fl
     assert loss_16 == pytest.approx(loss, rel=0.02)
     assert torch.nn.functional.cosine_similarity(grads, grads_16, dim=0) > 0.995
     assert loss_16 != loss
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_in_bfloat16_vectors_have_length_one_and_the_softmax_is_float32s(home, name):
+    options = {"window_targets": 4, "topk": [3], "negatives": "all", "precision": "bfloat16"}
+    options |= {"interest_routing": "max", "temperature": 0.05, "similarity": "cosine"}
+    trainer, train, *_ = several.prepare(
+        name, worlds.small_for(name, str(home / "data"), "uneven", **options)
+    )
+    trainer.model.eval()
+    batch = next(iter(train))
+    with trainer._in_precision():
+        loss = trainer.model.calculate_loss(batch)
+        vectors = trainer.model.interests(batch, n_unseen=batch["target_unseen"])
+    targets = batch["target_ids"]
+    lengths = vectors.norm(dim=-1)[targets > 0]
+    assert (lengths - 1).abs().max() < 1e-5
+    scores = (vectors[targets > 0] @ trainer.model.item_vectors()[1:].T / 0.05).amax(1)
+    want = torch.nn.functional.cross_entropy(scores, targets[targets > 0] - 1)
+    torch.testing.assert_close(loss, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("learner", ["adam", "adamw"])
