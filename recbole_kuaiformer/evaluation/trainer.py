@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from recbole_kuaiformer.evaluation.averaging import AveragedWeights
 from recbole_kuaiformer.evaluation.optimizer import adam
 from recbole_kuaiformer.evaluation.random_state import random_state, restore
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
+from recbole_kuaiformer.evaluation.resuming import check_same_run
 from recbole_kuaiformer.evaluation.schedule import schedule
 from recbole_kuaiformer.losses import processes
 
@@ -69,15 +71,18 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self.distributed_model = self._data_parallel()
 
     def _data_parallel(self) -> DistributedDataParallel:
-        """In the place of RecBole's: buffers are the same everywhere by themselves, and are not sent.
+        """In the place of RecBole's, which has made weights and buffers the same everywhere.
 
-        Layers may go unused in some batches: group tokens, where all histories are short.
+        Buffers stay so by themselves and are not sent at each step. Layers may go unused in some batches:
+        group tokens, where all histories are short.
         """
         del self.distributed_model
+        wrap: Any = DistributedDataParallel
+        known = signature(wrap.__init__).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         device_ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(
-            self.model, device_ids=device_ids, broadcast_buffers=False, find_unused_parameters=True
-        )
+        options = {"device_ids": device_ids, "find_unused_parameters": True, buffers: False}
+        return wrap(self.model, **options)  # type: ignore[no-any-return]
 
     def _build_optimizer(self, **kwargs: Any) -> Optimizer:
         settings = self.settings
@@ -280,8 +285,9 @@ class RetrievalTrainer(IndexRanking, Trainer):
         """
         path = Path(resume_file)
         state = checkpoint.load(path, device=self.device)
-        saved, mine = state["config"]["final"], checkpoint.plain_config(self.config)["final"]
-        self._compare(saved, mine, path=path)
+        mine = checkpoint.plain_config(self.config)["final"]
+        for line in check_same_run(state["config"]["final"], mine, path=path):
+            self.logger.warning(line)
         best = path.with_name(state["best_model_file"])
         if not best.is_file():
             raise FileNotFoundError(
@@ -304,38 +310,6 @@ class RetrievalTrainer(IndexRanking, Trainer):
         if processes.number() < len(states):  # of fewer processes: dropout differs anyhow
             restore(states[processes.number()])
         self.logger.info(f"Checkpoint {path} loaded. Training continues from epoch {self.start_epoch}")
-
-    def _compare(self, saved: dict[str, Any], mine: dict[str, Any], *, path: Path) -> None:
-        if saved["model"] != mine["model"] or saved["dataset"] != mine["dataset"]:
-            raise checkpoint.CheckpointError(
-                f"{path}: a checkpoint of {saved['model']} on {saved['dataset']}, "
-                f"not of {mine['model']} on {mine['dataset']}"
-            )
-        key = checkpoint.FINGERPRINT
-        if saved.get(key, mine.get(key)) != mine.get(key):
-            raise checkpoint.CheckpointError(
-                f"{path}: trained on other files of {mine['dataset']} (its items have other numbers); resume "
-                "on the files it was trained on"
-            )
-        may_differ = {
-            key,
-            "resume_from",
-            "epochs",
-            "device",
-            "gpu_id",
-            "data_path",
-            "checkpoint_dir",
-            "stopping_step",
-        }
-        may_differ |= {"show_progress", "state", "config_files", "worker", "verbose"}
-        may_differ |= {"nproc", "ip", "port", "local_rank", "offset", "group_offset"}
-        may_differ |= {"evaluator", "index", "index_factory", "index_parameters", "index_spread", "rank_from"}
-        for key in sorted((saved.keys() | mine.keys()) - may_differ):
-            if saved.get(key) != mine.get(key):
-                self.logger.warning(
-                    f"{key} is {mine.get(key)!r} but was {saved.get(key)!r} in {path}: "
-                    "the run will not equal an uninterrupted one"
-                )
 
 
 def _plain_result(result: dict[str, Any] | None) -> dict[str, float] | None:

@@ -15,6 +15,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_kuaiformer.config import SettingsError  # a spawned process imports this file first
+from recbole_kuaiformer.evaluation.trainer import TrainingError
 from tests import worlds
 
 
@@ -83,11 +84,12 @@ def resumed(model, config_dict, **process):
 
 
 def not_a_number_in_process_1(model, config_dict, **process):
-    """From the second epoch on the loss is NaN in process 1 alone."""
+    """In the last step of the second epoch the loss is NaN in process 1 alone."""
     trainer, train_data, valid, _ = prepare(model, config_dict, **process)
 
     def spoil(module, inputs, loss):
-        return loss * np.nan if process["local_rank"] == 1 and trainer._epoch == 1 else loss
+        is_last = trainer._steps == 2 * len(train_data) - 1
+        return loss * np.nan if process["local_rank"] == 1 and is_last else loss
 
     trainer.model.register_forward_hook(spoil)
     trainer.fit(train_data, valid)
@@ -138,7 +140,7 @@ def _process(rank, runs, ports, n_processes, folder):
         process |= {"offset": 0, "local_rank": rank, "gpu_id": "0,1,2"}
         try:
             outcome = function(model, dict(config), **process)
-        except Exception as error:  # for the test to look at
+        except TrainingError as error:  # for the test to look at; any other ends all processes
             outcome = error
         torch.save(outcome, Path(folder, f"{i}-{rank}.pt"))
         torch.distributed.barrier()

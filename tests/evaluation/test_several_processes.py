@@ -6,10 +6,10 @@ import torch
 from tests import worlds
 from tests.evaluation import several
 
-# 92 targets at most: 23 windows a step, an odd number; the last step of an epoch has one window alone.
+# 36 targets at most: 9 windows a step, an odd number; the last step of an epoch has one window alone.
 SHARED = {
     "window_targets": 4,
-    "train_batch_size": 92,
+    "train_batch_size": 36,
     "epochs": 2,
     "learner": "sgd",
     "learning_rate": 0.05,
@@ -85,8 +85,8 @@ def test_two_train_as_one(pairs, name):
 def test_the_last_step_of_an_epoch_leaves_process_1_without_a_window(pairs):
     alone, (first, _) = pairs["in_batch"]
     windows, steps = first["rows"]
-    assert windows % 23 == 1
-    assert first["rows"] == alone["rows"] == [windows, 2 * -(-windows // 23)]
+    assert windows % 9 == 1
+    assert first["rows"] == alone["rows"] == [windows, 2 * -(-windows // 9)]
 
 
 # ---- evaluation --------------------------------------------------------------------------------------
