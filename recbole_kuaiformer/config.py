@@ -307,6 +307,47 @@ class TrainingSettings(Settings):
     """What our trainer does beyond RecBole's."""
 
     resume_from: str | None
+    precision: str
+    accumulate_batches: int
+    schedule: str
+    warmup_steps: int
+    schedule_floor: float
+    ema_decay: float | None
+    fused_optimizer: bool
+    adam_betas: tuple[float, ...]
+    decay_embeddings: bool
+    learner: str
+    enable_amp: bool
+    enable_scaler: bool
+
+    def __post_init__(self) -> None:
+        self._one_of("precision", ("float32", "bfloat16"))
+        self._one_of("schedule", ("constant", "linear", "cosine"))
+        self._require("accumulate_batches", that=self.accumulate_batches >= 1, what="at least 1")
+        self._require("warmup_steps", that=self.warmup_steps >= 0, what="at least 0")
+        self._require("schedule_floor", that=0 <= self.schedule_floor <= 1, what="in [0, 1]")
+        decay = self.ema_decay
+        self._require("ema_decay", that=decay is None or 0 <= decay < 1, what="in [0, 1), or ~ for none")
+        betas = self.adam_betas
+        self._require(
+            "adam_betas",
+            that=len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+            what="two numbers in [0, 1)",
+        )
+        for key in ("enable_amp", "enable_scaler"):
+            self._require(
+                key, that=not getattr(self, key), what="False here; `precision: bfloat16` is what there is"
+            )
+        if not self.is_adam and (self.fused_optimizer or betas != (0.9, 0.999) or not self.decay_embeddings):
+            raise SettingsError(
+                "fused_optimizer, adam_betas, decay_embeddings: are for learner: adam or adamw, "
+                f"but learner is {self.learner!r}"
+            )
+
+    @property
+    def is_adam(self) -> bool:
+        """Whether the optimiser is one of those that the settings above reach."""
+        return self.learner.lower() in ("adam", "adamw")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 import recbole.config
 import recbole.data.dataset
 import recbole.data.utils
+import recbole.quick_start
 import recbole.trainer
 import yaml
 from recbole.config import Config
@@ -22,7 +23,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_kuaiformer import compat
+from recbole_kuaiformer import compat, spawning
 from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
@@ -66,6 +67,7 @@ def register() -> None:
     Config._load_internal_config_dict = _with_our_properties(Config._load_internal_config_dict)
     Config.__init__ = _with_checks(Config.__init__)
     recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
+    recbole.quick_start.run = recbole.quick_start.quick_start.run = spawning.run
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
     SequentialDataset.__new__ = choose_class
     dataset_arguments.append("sequences")  # a saved dataset is taken again only if it is kept the same way

@@ -9,17 +9,18 @@ from pathlib import Path
 from urllib.error import URLError
 
 import yaml
-from recbole.quick_start import objective_function, run
+from recbole.quick_start import objective_function
 from recbole.utils import get_model
 
 from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.dataset import DataError
 from recbole_kuaiformer.evaluation.trainer import TrainingError
+from recbole_kuaiformer.spawning import ProcessError, run
 
 __all__ = ["main", "objective_function", "run"]
 
-USER_ERRORS = (SettingsError, DataError, TrainingError, CheckpointError, FileNotFoundError)
+USER_ERRORS = (SettingsError, DataError, TrainingError, CheckpointError, ProcessError, FileNotFoundError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,11 +16,12 @@ MAY_IMPORT = {
     "encoders": {"encoders", "layers"},
     "data": {"data", "config", "compat"},
     "models": {"models", "config", "encoders", "losses", "data"},
-    "evaluation": {"evaluation", "config", "checkpoint", "data", "index", "models"},
+    "evaluation": {"evaluation", "config", "checkpoint", "data", "index", "losses", "models"},
     "serving": {"serving", "checkpoint", "compat", "index", "models"},
     "config": set(),
     "compat": set(),
     "checkpoint": set(),
+    "spawning": {"compat"},
 }
 RECBOLE_IN = {
     "models", "evaluation", "data/dataset", "data/history", "data/logged", "data/sequences", "data/presplit",

@@ -210,8 +210,7 @@ class WindowDataLoader(TrainDataLoader):
         super().update_config(config)
 
     def _windows_per_step(self) -> int:
-        world_size = 1 if self.config["single_spec"] else self.config["world_size"]
-        return max(1, self.window_settings.windows_per_batch // world_size) * world_size
+        return self.window_settings.windows_per_batch  # of all processes together
 
     @property
     def sample_size(self) -> int:
@@ -256,11 +255,13 @@ class WindowDataLoader(TrainDataLoader):
         )
 
     def _of_rank(self, numbers: IntArray, *, targets: IntArray) -> tuple[IntArray, IntArray]:
+        """This process's share of a batch's windows; where none is left for it, one without a target."""
         if self.config["single_spec"]:
             return numbers, targets
         rank, world_size = torch.distributed.get_rank(), self.config["world_size"]
-        mine = np.arange(rank, max(len(numbers), rank + 1), world_size) % len(numbers)
-        return numbers[mine], targets[mine]
+        if rank >= len(numbers):
+            return numbers[:1], np.full_like(targets[:1], -1)
+        return numbers[rank::world_size], targets[rank::world_size]
 
 
 class WindowBatch(Interaction):

@@ -7,10 +7,10 @@ from logging import getLogger
 from typing import Any
 
 import torch
-from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_kuaiformer.evaluation.gathering import GatheringCollector
 from recbole_kuaiformer.index.base import NONE, Index
 from recbole_kuaiformer.index.multi_interest import (
     Exclusions,
@@ -21,6 +21,7 @@ from recbole_kuaiformer.index.multi_interest import (
 )
 from recbole_kuaiformer.index.ranks import count_above
 from recbole_kuaiformer.index.torch_exact import TorchIndex
+from recbole_kuaiformer.losses import processes
 
 ROWS_AT_ONCE = 2048  # users searched together, however few a batch holds: FAISS wants many queries
 SCORES_AT_ONCE = 2**24  # scores held while single rows are ranked in full
@@ -51,7 +52,7 @@ class _Pending:
     excluded: dict[str, Exclusions]
 
 
-class RankingCollector(Collector):
+class RankingCollector(GatheringCollector):
     """RecBole's collector, fed by an index; for several readings of history at once.
 
     Users are gathered until ROWS_AT_ONCE are there. Rows in which equal scores meet (or in which fewer
@@ -62,7 +63,8 @@ class RankingCollector(Collector):
         config: RecBole's.
         readings: names, the one that counts first.
         rank_from: from this cut-off on ranks are counted, where no metric needs the lists; None for never.
-        sampled_users: the first users, on whom an approximate index is compared with the exact one.
+        sampled_users: the first users of all processes, on whom an approximate index is
+            compared with the exact one.
     """
 
     data_struct: Any
@@ -90,13 +92,13 @@ class RankingCollector(Collector):
     def begin(self, index: Index, items: Tensor) -> None:
         """Rank with this index over the item table [N, D] from now on."""
         self.index, self.items = index, items
-        self._hits, self._possible = torch.zeros(2, self.k, dtype=torch.int64)
-        self._n_sampled = 0
 
     def end(self) -> None:
         """Forget the index and whatever was not ranked yet (an evaluation may have been broken off)."""
         self.index, self.items = None, None  # type: ignore[assignment]
         self._pending: list[_Pending] = []
+        self._hits, self._possible = torch.zeros(2, self.k, dtype=torch.int64)
+        self._n_sampled = 0
         for struct in (self.data_struct, *self.structs.values()):
             for key in [key for key in struct._data_dict if key.startswith("rec.") or key == "data.label"]:
                 del struct[key]
@@ -129,9 +131,11 @@ class RankingCollector(Collector):
 
     def index_recall(self) -> dict[str, float]:
         """Share of the exact top-k an approximate index found, on a sample of users; {} if it is exact."""
-        if self.index is None or self.index.is_exact or not self._n_sampled:
+        counts = torch.stack([self._hits, self._possible]).to(self.device)
+        hits, possible = processes.total(counts).cpu()
+        if not possible.any():  # exact, in every process
             return {}
-        recall = self._hits.cumsum(0) / self._possible.cumsum(0).clamp(min=1)
+        recall = hits.cumsum(0) / possible.cumsum(0).clamp(min=1)
         places = self.config["metric_decimal_place"]
         return {f"index_recall@{k}": round(float(recall[k - 1]), places) for k in self.topk}
 
@@ -261,7 +265,8 @@ class RankingCollector(Collector):
 
     def _sample(self, users: _Pending, excluded: Exclusions | None, item_ids: Tensor) -> None:
         """Compare the first users met with the exact answer: |found ∩ exact| within the first k, each k."""
-        room = min(self.sampled_users - self._n_sampled, len(users.interests))
+        left = self.sampled_users - self.rows_before - self._n_sampled
+        room = min(left, len(users.interests))
         if room <= 0:
             return
         rows = torch.arange(room, device=item_ids.device)

@@ -14,6 +14,7 @@ from recbole_kuaiformer.checkpoint import FINGERPRINT, fingerprint
 from recbole_kuaiformer.config import EvaluationSettings, SettingsError
 from recbole_kuaiformer.data.history import LOG_ROW, past_items
 from recbole_kuaiformer.evaluation.collector import RankingCollector, UserBatch
+from recbole_kuaiformer.evaluation.gathering import GatheringCollector
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.choose import INDEXES, build_index
 from recbole_kuaiformer.index.multi_interest import Exclusions
@@ -28,7 +29,7 @@ class IndexRanking:
     RecBole's ``evaluate`` runs as it is. A UserBatch takes the place of the scores between
     ``_full_sort_batch_eval`` and the collector. The index is built at the first batch, after the weights
     were loaded, and dropped at the end. With ``evaluator: recbole`` and ``evaluate_history: kept`` nothing
-    is touched.
+    is touched, except that several processes rank each row once and evaluate all rows together.
 
     Raises:
         SettingsError: ``strict`` and the model or a metric cannot be served; or settings that contradict.
@@ -40,6 +41,7 @@ class IndexRanking:
     device: torch.device
     tot_item_num: int
     evaluator: Any
+    eval_collector: Any
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
@@ -54,6 +56,7 @@ class IndexRanking:
         self._vectors = self._served_vectors()
         self._said: set[str] = set()
         self._index_name, self._index_said = self.evaluation.index, False
+        self.eval_collector = GatheringCollector(config)
         if self._vectors is not None or self._masks:
             self.eval_collector = RankingCollector(
                 config, readings=self._readings, rank_from=self.evaluation.rank_from
@@ -109,28 +112,28 @@ class IndexRanking:
         """RecBole's evaluate; the result also carries the other reading and an approximate index's recall."""
         recbole: Any = super()
         collector = self.eval_collector
-        if not isinstance(collector, RankingCollector) or not eval_data:
+        if not eval_data:
+            return None
+        if isinstance(collector, GatheringCollector):
+            collector.share_out(eval_data)
+        if not isinstance(collector, RankingCollector):
             return recbole.evaluate(eval_data, load_best_model, model_file, show_progress)
         self._eval_data = eval_data
         self._check(eval_data)
         try:
             result = recbole.evaluate(eval_data, load_best_model, model_file, show_progress)
-            recall = collector.index_recall()
-            if recall and not self.config["single_spec"]:
-                recall = recbole._map_reduce(recall, self._num_sample)
-            result.update(recall)
+            result.update(collector.index_recall())
             for name, struct in collector.other_structs.items():
                 other = self.evaluator.evaluate(struct)
-                if not self.config["single_spec"]:
-                    other = recbole._map_reduce(other, self._num_sample)
                 result.update({f"{key}_{name}": value for key, value in other.items()})
             return result
         finally:
             collector.end()
 
     def _map_reduce(self, result: Any, num_sample: int) -> Any:
-        self._num_sample = num_sample
-        return super()._map_reduce(result, num_sample)  # type: ignore[misc]
+        """The result as it is: every process has that of all rows."""
+        del num_sample
+        return result
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         recbole: Any = super()

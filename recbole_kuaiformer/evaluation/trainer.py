@@ -1,19 +1,35 @@
-"""RecBole's trainer with checkpoints that resume exactly."""
+"""RecBole's trainer: one step loop for one and several processes, and checkpoints that resume exactly."""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from recbole.trainer import Trainer
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.clip_grad import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
 
 from recbole_kuaiformer import checkpoint
 from recbole_kuaiformer.config import TrainingSettings
+from recbole_kuaiformer.data.dataset import TARGET_IDS
+from recbole_kuaiformer.evaluation.averaging import AveragedWeights
+from recbole_kuaiformer.evaluation.optimizer import adam
+from recbole_kuaiformer.evaluation.random_state import random_state, restore
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
+from recbole_kuaiformer.evaluation.resuming import check_same_run
+from recbole_kuaiformer.evaluation.schedule import schedule
+from recbole_kuaiformer.losses import processes
+
+STEPS_BETWEEN_CHECKS = 100  # of the loss for NaN: each check waits for the device
 
 
 class TrainingError(RuntimeError):
@@ -25,17 +41,62 @@ class RetrievalTrainer(IndexRanking, Trainer):
 
     With ``resume_from`` (a ``…-last.pth``) training continues from the last epoch that was completed, and
     on one seed and CPU ends exactly where an uninterrupted run ends: the checkpoint holds the random
-    states, and an epoch's order depends on seed and epoch number alone. Both files hold plain types and
-    load with torch's safe loader.
+    states of every process, and an epoch's order depends on seed and epoch number alone. Both files hold
+    plain types and load with torch's safe loader. Several processes take the steps that one would take.
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss or the weights became NaN or infinite, in all processes at once; the files
+            of the epochs before stay as they are.
     """
 
+    start_epoch: int
+    cur_step: int
+    best_valid_score: Any
+    best_valid_result: Any
+    train_loss_dict: dict[int, float]
+    saved_model_file: str
+
     def __init__(self, config: Any, model: Any) -> None:
-        super().__init__(config, model)
         self.settings = TrainingSettings.read(config)
+        super().__init__(config, model)
         self.is_finished = False
+        self._saves_last = False
+        self._steps = 0  # of the optimiser, since training began
+        self._schedule: LambdaLR | None = None
+        decay = self.settings.ema_decay
+        self._averages = None if decay is None else AveragedWeights(self.model, decay=decay)
+        self._random_states: list[dict[str, Any]] = []
+        self.saved_model_file = processes.object_of_first(self.saved_model_file)  # named by its clock
+        if not config["single_spec"]:
+            self.distributed_model = self._data_parallel()
+
+    def _data_parallel(self) -> DistributedDataParallel:
+        """In the place of RecBole's, which has made weights and buffers the same everywhere.
+
+        Buffers stay so by themselves and are not sent at each step. Layers may go unused in some batches:
+        group tokens, where all histories are short.
+        """
+        del self.distributed_model
+        wrap: Any = DistributedDataParallel
+        known = signature(wrap.__init__).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        options = {"device_ids": device_ids, "find_unused_parameters": True, buffers: False}
+        return wrap(self.model, **options)  # type: ignore[no-any-return]
+
+    def _build_optimizer(self, **kwargs: Any) -> Optimizer:
+        settings = self.settings
+        if kwargs or not settings.is_adam:
+            return super()._build_optimizer(**kwargs)  # type: ignore[no-any-return]
+        return adam(
+            self.model,
+            learner=settings.learner.lower(),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            betas=(settings.adam_betas[0], settings.adam_betas[1]),
+            fused=settings.fused_optimizer,
+            decay_embeddings=settings.decay_embeddings,
+        )
 
     @property
     def last_checkpoint(self) -> Path:
@@ -61,6 +122,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self.logger.info(f"Nothing left to train: epoch {self.start_epoch} of {self.epochs}")
             return self.best_valid_score, self.best_valid_result
         self._saves_last = saved
+        self._begin_schedule(steps_per_epoch=-(-len(train_data) // self.settings.accumulate_batches))
         result = super().fit(
             train_data,
             valid_data,
@@ -72,33 +134,122 @@ class RetrievalTrainer(IndexRanking, Trainer):
         if self.train_loss_dict:
             self.is_finished = self.cur_step > self.stopping_step
             self._save_last(max(self.train_loss_dict))
+        if self._averages is not None:
+            self._averages.into_model()
         return result  # type: ignore[no-any-return]
+
+    def _begin_schedule(self, *, steps_per_epoch: int) -> None:
+        asked, n_steps = self.settings, self.epochs * steps_per_epoch
+        if asked.schedule == "constant" and not asked.warmup_steps:
+            return
+        self._schedule = schedule(
+            self.optimizer,
+            name=asked.schedule,
+            warmup_steps=asked.warmup_steps,
+            n_steps=n_steps,
+            floor=asked.schedule_floor,
+            first_step=self._steps,
+        )
+        self.logger.info(
+            f"learning rate: {asked.schedule} over {n_steps} steps, {asked.warmup_steps} of them warm-up, "
+            f"from step {self._steps} on; floor {asked.schedule_floor:g} of {self.learning_rate:g}"
+        )
+
+    # ---- one epoch -----------------------------------------------------------------------------------
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
-    ) -> Any:
+    ) -> float:
+        """Sum over the epoch's batches of the mean loss of all their targets, in all processes."""
         if epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
         train_data.set_epoch(epoch_idx)
         self._epoch = epoch_idx
-        return super()._train_epoch(train_data, epoch_idx, loss_func=loss_func, show_progress=show_progress)
+        self.model.train()
+        loss_func = loss_func or (
+            self.model.calculate_loss if self.config["single_spec"] else self.distributed_model
+        )
+        bar = tqdm(train_data, ncols=100, desc=f"Train {epoch_idx:>5}", disable=not show_progress)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for batches in _in_groups(bar, size=self.settings.accumulate_batches):
+            total += self._step(batches, loss_func=loss_func)
+            if self._steps % STEPS_BETWEEN_CHECKS == 0:
+                self._check_nan(processes.total(total))
+        total = processes.total(total) / processes.n_processes()
+        self._check_nan(total)
+        self._check_weights()
+        return float(total)
+
+    def _step(self, batches: list[Any], *, loss_func: Callable[[Any], Tensor]) -> Tensor:
+        """One step of the optimiser; returns the sum of the batches' losses, not synchronised."""
+        batches = [batch.to(self.device) for batch in batches]
+        self.optimizer.zero_grad()
+        losses = []
+        for number, (batch, share) in enumerate(zip(batches, _shares(batches))):
+            with self._without_exchange(number < len(batches) - 1):
+                with self._in_precision():
+                    loss = loss_func(batch)
+                (loss * share).backward()
+            losses.append(loss.detach())
+        if self.clip_grad_norm:
+            clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        self.optimizer.step()
+        self._steps += 1
+        if self._schedule is not None:
+            self._schedule.step()
+        if self._averages is not None:
+            self._averages.update()
+        return torch.stack(losses).sum()
+
+    def _without_exchange(self, waits: bool) -> AbstractContextManager[None]:
+        """Within the block gradients stay in this process, if they wait for those of further batches."""
+        if not waits or self.config["single_spec"]:
+            return nullcontext()
+        return self.distributed_model.no_sync()
+
+    def _in_precision(self) -> AbstractContextManager[Any]:
+        is_half = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_half)
 
     def _check_nan(self, loss: Tensor) -> None:
-        if torch.isfinite(loss):
-            return
-        raise TrainingError(
-            f"the training loss became {loss.item()} in epoch {self._epoch}; lower learning_rate or raise "
-            f"temperature, or set clip_grad_norm. The epochs before it are kept in {self.last_checkpoint} "
-            f"(if there were any)"
+        if not torch.isfinite(loss):
+            raise self._broken_off(f"the training loss became {loss.item()}")
+
+    def _check_weights(self) -> None:
+        """A finite loss may still have led to a last step into NaN: nothing of it may be saved."""
+        with torch.no_grad():
+            finite = torch.stack([torch.isfinite(p).all() for p in self.model.parameters()]).all()
+        if not finite:
+            raise self._broken_off("the weights became NaN or infinite")
+
+    def _broken_off(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} in epoch {self._epoch}; lower learning_rate or raise temperature, or set "
+            f"clip_grad_norm. The epochs before it are kept in {self.last_checkpoint} (if there were any)"
         )
+
+    def _generate_train_loss_output(self, *args: Any) -> Any:
+        line = super()._generate_train_loss_output(*args)
+        if self._schedule is None:
+            return line
+        return f"{line} learning rate {self._schedule.get_last_lr()[0]:.3g} after step {self._steps}"
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        """RecBole's, of the averaged weights if there are any; the score that decides is process 0's."""
+        with nullcontext() if self._averages is None else self._averages.in_place():
+            score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
+        return processes.object_of_first(score), result
 
     # ---- checkpoints ---------------------------------------------------------------------------------
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        if not self.config["single_spec"] and self.config["local_rank"] != 0:
-            return
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
-        checkpoint.save(self._state(epoch), path=path)
+        self._random_states = processes.objects_of_all(random_state())
+        if processes.number() != 0:
+            return
+        is_best = path != self.last_checkpoint
+        with self._averages.in_place() if is_best and self._averages is not None else nullcontext():
+            checkpoint.save(self._state(epoch), path=path)
         if verbose:
             self.logger.info(f"Saving current: {path}")
 
@@ -119,7 +270,10 @@ class RetrievalTrainer(IndexRanking, Trainer):
             "state_dict": self.model.state_dict(),
             "other_parameter": self.model.other_parameter(),
             "optimizer": self.optimizer.state_dict(),
-            "random_state": _random_state(),
+            "steps": self._steps,
+            "averaged": {} if self._averages is None else self._averages.values,
+            "random_state": self._random_states[0],
+            "other_random_states": self._random_states[1:],
         }
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
@@ -131,8 +285,9 @@ class RetrievalTrainer(IndexRanking, Trainer):
         """
         path = Path(resume_file)
         state = checkpoint.load(path, device=self.device)
-        saved, mine = state["config"]["final"], checkpoint.plain_config(self.config)["final"]
-        self._compare(saved, mine, path=path)
+        mine = checkpoint.plain_config(self.config)["final"]
+        for line in check_same_run(state["config"]["final"], mine, path=path):
+            self.logger.warning(line)
         best = path.with_name(state["best_model_file"])
         if not best.is_file():
             raise FileNotFoundError(
@@ -148,61 +303,28 @@ class RetrievalTrainer(IndexRanking, Trainer):
         self.model.load_state_dict(state["state_dict"])
         self.model.load_other_parameter(state["other_parameter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        _restore_random_state(state["random_state"])
+        self._steps = state.get("steps", 0)
+        if self._averages is not None:
+            self._averages.load(state.get("averaged", {}))
+        states = [state["random_state"], *state.get("other_random_states", [])]
+        if processes.number() < len(states):  # of fewer processes: dropout differs anyhow
+            restore(states[processes.number()])
         self.logger.info(f"Checkpoint {path} loaded. Training continues from epoch {self.start_epoch}")
-
-    def _compare(self, saved: dict[str, Any], mine: dict[str, Any], *, path: Path) -> None:
-        if saved["model"] != mine["model"] or saved["dataset"] != mine["dataset"]:
-            raise checkpoint.CheckpointError(
-                f"{path}: a checkpoint of {saved['model']} on {saved['dataset']}, "
-                f"not of {mine['model']} on {mine['dataset']}"
-            )
-        key = checkpoint.FINGERPRINT
-        if saved.get(key, mine.get(key)) != mine.get(key):
-            raise checkpoint.CheckpointError(
-                f"{path}: trained on other files of {mine['dataset']} (its items have other numbers); resume "
-                "on the files it was trained on"
-            )
-        may_differ = {
-            key,
-            "resume_from",
-            "epochs",
-            "device",
-            "gpu_id",
-            "data_path",
-            "checkpoint_dir",
-            "stopping_step",
-        }
-        may_differ |= {"show_progress", "state", "config_files", "worker"}
-        may_differ |= {"evaluator", "index", "index_factory", "index_parameters", "index_spread", "rank_from"}
-        for key in sorted((saved.keys() | mine.keys()) - may_differ):
-            if saved.get(key) != mine.get(key):
-                self.logger.warning(
-                    f"{key} is {mine.get(key)!r} but was {saved.get(key)!r} in {path}: "
-                    "the run will not equal an uninterrupted one"
-                )
 
 
 def _plain_result(result: dict[str, Any] | None) -> dict[str, float] | None:
     return None if result is None else {key: float(value) for key, value in result.items()}
 
 
-def _random_state() -> dict[str, Any]:
-    _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (RecBole draws from it)
-    version, internal, gauss_next = random.getstate()
-    return {
-        "python": [version, list(internal), gauss_next],
-        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+def _in_groups(batches: Iterable[Any], *, size: int) -> Iterator[list[Any]]:
+    iterator = iter(batches)
+    while group := [*islice(iterator, size)]:
+        yield group
 
 
-def _restore_random_state(state: dict[str, Any]) -> None:
-    version, internal, gauss_next = state["python"]
-    random.setstate((version, tuple(internal), gauss_next))
-    keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+def _shares(batches: list[Any]) -> list[float]:
+    """Each batch's share of all targets of the group, in all processes."""
+    if len(batches) == 1:
+        return [1.0]
+    counts = processes.total(torch.stack([(batch[TARGET_IDS] > 0).sum() for batch in batches]))
+    return (counts / counts.sum()).tolist()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from recbole_kuaiformer.losses import processes
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Candidates:
     log_q: Tensor | None
     positive_log_q: Tensor | None
     unique: bool
+
+    def of_rows(self, first: int, *, n_rows: int) -> Candidates:
+        """The same columns for ``n_rows`` of the rows alone."""
+        log_q = self.positive_log_q
+        mine = None if log_q is None else log_q[first : first + n_rows]
+        return replace(self, positive_log_q=mine)
 
 
 def in_batch(
@@ -96,10 +104,10 @@ def draw_candidates(
 
     Args:
         negatives: a name in NEGATIVES.
-        positive_ids: targets of the batch.
+        positive_ids: targets of the batch, those of all processes.
         q: probability that one target of a batch is the item; q[0], of padding, is 0. An item of
             probability 0 that is a target all the same counts with the smallest positive number.
-        n_negatives: uniform ids to draw, from torch's global generator.
+        n_negatives: uniform ids to draw, from torch's global generator; process 0's draw is everybody's.
         deduplicate: each id competes once (``in_batch`` alone).
 
     Raises:
@@ -143,7 +151,7 @@ class KnownPositives(nn.Module):
 
 
 def _draw_uniform(n: int, *, n_items: int, device: torch.device) -> Int64[Tensor, " n"]:
-    return torch.randint(1, n_items, (n,), device=device)
+    return processes.of_first(torch.randint(1, n_items, (n,), device=device))
 
 
 def _refuse_deduplication(negatives: str, *, asked: bool) -> None:

@@ -45,7 +45,7 @@ class StreamingFrequency(nn.Module):
 
     Per slot: gap ← (1 − rate) · gap + rate · (step − last step), in which an item counts once a step.
     p̂ = 1 / gap estimates the probability that a batch holds the item. Buffers are part of a checkpoint;
-    in evaluation they do not move; under data-parallel training the ids of all ranks are one step.
+    in evaluation they do not move; where several processes train, a step's ids are those of all of them.
 
     Args:
         n_items: N. rate: weight of the newest gap, in (0, 1]. initial_gap: steps, before anything was seen.
@@ -85,7 +85,6 @@ class StreamingFrequency(nn.Module):
         """One training step whose batch holds these items; nothing happens in evaluation mode."""
         if not self.training:
             return
-        item_ids = _of_all_ranks(item_ids)
         self.step += 1
         for last_seen, gap, slots in zip(self.last_seen, self.gap, self.slots, strict=True):
             seen = slots[item_ids[item_ids > 0]].unique()
@@ -113,16 +112,3 @@ def _hash_slots(n_items: int, *, n_hashes: int, n_slots: int | None) -> Int64[Te
         return torch.arange(n_items)[None]
     # A drawn table is an ideal hash function, and no larger than what caching a computed one would be.
     return torch.randint(n_slots, (n_hashes, n_items))
-
-
-def _of_all_ranks(item_ids: Int64[Tensor, " P"]) -> Int64[Tensor, " Q"]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return item_ids
-    world_size = torch.distributed.get_world_size()
-    sizes = [torch.zeros(1, dtype=torch.int64, device=item_ids.device) for _ in range(world_size)]
-    torch.distributed.all_gather(sizes, torch.tensor([len(item_ids)], device=item_ids.device))
-    padded = item_ids.new_zeros(int(max(sizes)))
-    padded[: len(item_ids)] = item_ids
-    gathered = [torch.empty_like(padded) for _ in range(world_size)]
-    torch.distributed.all_gather(gathered, padded)
-    return torch.cat(gathered)

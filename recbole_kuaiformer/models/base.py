@@ -23,6 +23,7 @@ from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN, Retrieval
 from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.encoders.base import HistoryEncoder
 from recbole_kuaiformer.encoders.features import ItemTokens
+from recbole_kuaiformer.losses import processes
 from recbole_kuaiformer.losses.best_of_interests import best_of_interests, summed_over_rows
 from recbole_kuaiformer.losses.candidates import Candidates, KnownPositives, draw_candidates, negative_mask
 from recbole_kuaiformer.losses.item_frequency import CountFrequency, StreamingFrequency
@@ -145,18 +146,29 @@ class RetrievalModel(SequentialRecommender):
         return self._normalised(self.tokens.items_of_attributes(values))
 
     def _normalised(self, vectors: Tensor) -> Tensor:
+        vectors = vectors.float() if vectors.dtype == torch.bfloat16 else vectors
         if self.objective.similarity == "dot":
             return vectors
         return nn.functional.normalize(vectors, dim=-1)
 
     # ---- training ------------------------------------------------------------------------------------
 
+    def forward(self, interaction: Interaction) -> Tensor:
+        """The training loss, where data-parallel training calls it."""
+        return self.calculate_loss(interaction)
+
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """Mean loss over all targets of the batch (Eq. 10–12 with the configured candidates)."""
+        """Mean loss over all targets of the batch (Eq. 10–12 with the configured candidates).
+
+        Where several processes share a batch, candidates and frequencies are those of the whole batch, and
+        each process's loss is weighted so that their average is the mean over all targets.
+        """
         target_ids = interaction[TARGET_IDS]
         is_target = target_ids > 0
-        positive_ids = target_ids[is_target]
+        mine = target_ids[is_target]
         interests = self.interests(interaction, n_unseen=interaction[TARGET_UNSEEN])[is_target]
+        parts = processes.of_all(mine)
+        positive_ids, before = torch.cat(parts), sum(map(len, parts[: processes.number()]))
         self.frequency.observe(positive_ids)
         candidates = draw_candidates(
             self.objective.negatives,
@@ -164,17 +176,22 @@ class RetrievalModel(SequentialRecommender):
             q=self.frequency(len(positive_ids)),
             n_negatives=self.objective.n_negatives,
             deduplicate=self.objective.deduplicate_candidates,
-        )
+        ).of_rows(before, n_rows=len(mine))
+        if len(mine) == 0 < len(positive_ids):  # this process has no share of a small batch
+            return interests.sum() * 0
         known = None
         if self.known_positives is not None:
             known = self.known_positives(interaction[self.USER_ID], candidates.item_ids)
         windows = is_target.nonzero()[:, 0]
 
         def negative(rows: slice) -> Tensor:
-            mask = negative_mask(positive_ids[rows], candidates.item_ids)
+            mask = negative_mask(mine[rows], candidates.item_ids)
             return mask if known is None else mask & ~known[windows[rows]]
 
-        return self._softmax(interests, positive_ids=positive_ids, candidates=candidates, negative=negative)
+        # In 8 bits of bfloat16 a score at temperature .05 would be off by up to .06.
+        with torch.autocast(interests.device.type, enabled=False):
+            loss = self._softmax(interests, positive_ids=mine, candidates=candidates, negative=negative)
+        return loss * (len(parts) * len(mine) / len(positive_ids))
 
     def _softmax(
         self,

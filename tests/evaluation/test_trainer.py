@@ -35,9 +35,21 @@ def prepare(path, **more):
     return get_trainer(config["MODEL_TYPE"], "KuaiFormer")(config, model), train, valid, test
 
 
-@pytest.mark.parametrize("item_frequency", ["counts", "streaming"])
-def test_resumed_equals_uninterrupted(path, item_frequency):
-    whole, train, valid, test = prepare(path, item_frequency=item_frequency, checkpoint_dir="whole")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"item_frequency": "counts"},
+        {"item_frequency": "streaming"},
+        {"precision": "bfloat16", "fused_optimizer": True, "adam_betas": [0.8, 0.98]},
+        {"accumulate_batches": 3, "train_batch_size": 64, "clip_grad_norm": {"max_norm": 0.5}},
+        {"schedule": "cosine", "warmup_steps": 5, "schedule_floor": 0.1},
+        {"schedule": "linear", "ema_decay": 0.9},
+        {"learner": "adamw", "weight_decay": 0.1, "decay_embeddings": False, "warmup_steps": 4},
+    ],
+    ids=lambda options: ", ".join(options),
+)
+def test_resumed_equals_uninterrupted(path, options):
+    whole, train, valid, test = prepare(path, **options, checkpoint_dir="whole")
     want = whole.fit(train, valid)
     want_test = whole.evaluate(test)
 
@@ -45,16 +57,14 @@ def test_resumed_equals_uninterrupted(path, item_frequency):
         if epoch == 2:  # epoch 2 is trained and validated, but never completed
             raise Interrupted
 
-    broken, train, valid, _ = prepare(path, item_frequency=item_frequency, checkpoint_dir="broken")
+    broken, train, valid, _ = prepare(path, **options, checkpoint_dir="broken")
     with pytest.raises(Interrupted):
         broken.fit(train, valid, callback_fn=interrupt)
     last = broken.last_checkpoint
     assert checkpoint.load(last)["epoch"] == 1
 
     torch.manual_seed(999)
-    again, train, valid, test = prepare(
-        path, item_frequency=item_frequency, checkpoint_dir="broken", resume_from=str(last)
-    )
+    again, train, valid, test = prepare(path, **options, checkpoint_dir="broken", resume_from=str(last))
     got = again.fit(train, valid)
     assert got == want
     assert again.train_loss_dict == whole.train_loss_dict
