@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from recbole_kuaiformer.encoders.alignment import left_columns
-from recbole_kuaiformer.layers.hstu_block import HSTUBlock, time_buckets
+from recbole_kuaiformer.layers.hstu_block import HSTUBlock, Relation, time_buckets
 from recbole_kuaiformer.layers.visibility import causal_visibility
 
 ROOM = 11  # what the published runs add to the length: n of 200 items is 211
@@ -21,7 +21,7 @@ class HSTUEncoder(nn.Module):
     The bias of row i takes the time of the event after item i. For a history's last row that is the time
     of the request, with ``use_request_time``; without it the last item's own time is repeated. Then the
     last row of each target differs from the same item's row for later targets: it is a row of its own,
-    which no other sees.
+    which no other sees, beside the history's.
 
     Args:
         hidden_size: D.
@@ -89,7 +89,7 @@ class HSTUEncoder(nn.Module):
         source, there = left_columns(valid)
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
         sequence = self._input(tokens[rows, source], there=there)
-        frame = _history_frame(
+        frame = _Frame.of(
             there,
             times=None if times is None else times[rows, source],
             request_times=request_times,  # read by the last row alone, which is used with use_request_time
@@ -97,9 +97,7 @@ class HSTUEncoder(nn.Module):
         n_seen = valid.sum(1, keepdim=True) - n_unseen
         lasts = (n_seen - 1).clamp(min=0)
         if self.use_times and not self.use_request_time:
-            outputs = self._through(
-                torch.cat([sequence, sequence[rows, lasts]], dim=1), _with_last_rows(frame, lasts=lasts)
-            )[:, tokens.shape[1] :]
+            outputs = self._ends(sequence, frame, lasts=lasts)
         else:
             outputs = self._through(sequence, frame)[rows, lasts]
         return (outputs * (n_seen > 0)[..., None])[:, :, None]
@@ -109,11 +107,21 @@ class HSTUEncoder(nn.Module):
         return self.dropout(torch.where(there[..., None], sequence, 0))  # type: ignore[no-any-return]
 
     def _through(self, sequence: Tensor, frame: _Frame) -> Tensor:
-        distances = frame.positions[:, None, :] - frame.positions[:, :, None]
-        buckets = frame.buckets() if self.use_times else None
+        relation = frame.relation(self.use_times)
         for block in self.blocks:
-            sequence = block(sequence, visible=frame.visible, distances=distances, buckets=buckets)
+            sequence = block(sequence, relation=relation)
         return sequence
+
+    def _ends(self, sequence: Tensor, frame: _Frame, *, lasts: Tensor) -> Tensor:
+        """A row for each target that stands where the last item it sees stands, and repeats its time."""
+        ends = sequence[torch.arange(len(lasts), device=lasts.device)[:, None], lasts]
+        relation, of_ends = frame.relation(self.use_times), frame.relation_of_ends(lasts)
+        for number, block in enumerate(self.blocks, start=1):
+            more_to_come = number < len(self.blocks)
+            sequence, ends = block.with_ends(
+                sequence, ends, relation=relation if more_to_come else None, of_ends=of_ends
+            )
+        return ends
 
     def _check(self, times: Tensor | None, request_times: Tensor | None) -> None:
         if self.use_times and times is None:
@@ -124,53 +132,40 @@ class HSTUEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where and when the rows of a sequence are, and who sees whom.
+    """Where and when the items of left-aligned histories are, and who sees whom.
 
     Attributes:
-        positions: [B, T] place in the history. visible: [B, T, T].
-        times: [B, T] of the item itself, in seconds. next_times: [B, T] of the event after it.
+        visible: [B, L, L].
+        times: [B, L] of the item itself, in seconds. next_times: [B, L] of the event after it.
     """
 
-    positions: Tensor
     visible: Tensor
     times: Tensor
     next_times: Tensor
 
-    def buckets(self) -> Tensor:
-        """β(t_{i+1} − t_j), [B, T, T]."""
-        return time_buckets(self.next_times[:, :, None] - self.times[:, None, :])
+    @classmethod
+    def of(
+        cls,
+        there: Bool[Tensor, "B L"],
+        *,
+        times: Int64[Tensor, "B L"] | None,
+        request_times: Int64[Tensor, " B"] | None,
+    ) -> _Frame:
+        """Without times all are 0; without a request time the last item's is repeated."""
+        times = torch.zeros_like(there, dtype=torch.int64) if times is None else times
+        is_last = there & ~nn.functional.pad(there[:, 1:], (0, 1))
+        after = times if request_times is None else request_times[:, None]
+        next_times = torch.where(is_last, after, times.roll(-1, dims=1))
+        return cls(causal_visibility(there), times, next_times)
 
+    def relation(self, use_times: bool) -> Relation:
+        """Of every item to every item, with β(t_{i+1} − t_j) where the blocks read times."""
+        columns = torch.arange(self.times.shape[1], device=self.times.device)
+        buckets = time_buckets(self.next_times[:, :, None] - self.times[:, None, :]) if use_times else None
+        return Relation(self.visible, (columns - columns[:, None])[None], buckets)
 
-def _history_frame(
-    there: Bool[Tensor, "B L"],
-    *,
-    times: Int64[Tensor, "B L"] | None,
-    request_times: Int64[Tensor, " B"] | None,
-) -> _Frame:
-    """Of a left-aligned history alone; without a request time the last item's is repeated."""
-    columns = torch.arange(there.shape[1], device=there.device).expand_as(there)
-    times = torch.zeros_like(columns) if times is None else times
-    is_last = there & ~nn.functional.pad(there[:, 1:], (0, 1))
-    after = times if request_times is None else request_times[:, None]
-    next_times = torch.where(is_last, after, times.roll(-1, dims=1))
-    return _Frame(columns, causal_visibility(there), times, next_times)
-
-
-def _with_last_rows(frame: _Frame, *, lasts: Int[Tensor, "B P"]) -> _Frame:
-    """With a row for each target that stands where the last item it sees stands, and repeats its time.
-
-    It sees the items before that one and itself; nothing else sees it.
-    """
-    (n_rows, n_columns), n_targets = frame.positions.shape, lasts.shape[1]
-    rows = torch.arange(n_rows, device=lasts.device)[:, None]
-    before = frame.positions[:, None, :] < lasts[:, :, None]
-    itself = torch.eye(n_targets, dtype=torch.bool, device=lasts.device).expand(n_rows, -1, -1)
-    unseen = before.new_zeros(n_rows, n_columns, n_targets)
-    upper, lower = torch.cat([frame.visible, unseen], dim=2), torch.cat([before, itself], dim=2)
-    repeated = frame.times[rows, lasts]
-    return _Frame(
-        positions=torch.cat([frame.positions, lasts], dim=1),
-        visible=torch.cat([upper, lower], dim=1),
-        times=torch.cat([frame.times, repeated], dim=1),
-        next_times=torch.cat([frame.next_times, repeated], dim=1),
-    )
+    def relation_of_ends(self, lasts: Int[Tensor, "B P"]) -> Relation:
+        """Of rows in the place of the items ``lasts``, with their times, to the items before those."""
+        distances = torch.arange(self.times.shape[1], device=lasts.device) - lasts[:, :, None]
+        own = self.times.gather(1, lasts)
+        return Relation(distances < 0, distances, time_buckets(own[:, :, None] - self.times[:, None, :]))

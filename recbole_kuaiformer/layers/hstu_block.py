@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
@@ -20,6 +22,21 @@ def time_buckets(seconds: Int64[Tensor, "*batch"]) -> Int64[Tensor, "*batch"]:
     """
     logs = seconds.abs().clamp(min=1).double().log()
     return (logs / BUCKET_WIDTH).long().clamp(max=N_TIME_BUCKETS - 1)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How S rows stand to T tokens.
+
+    Attributes:
+        visible: [B, S, T] True where row i sees token j.
+        distances: [#B, S, T] j − i in positions, above −n and below n.
+        buckets: [B, S, T] β of the row's time minus the token's; None for a block without times.
+    """
+
+    visible: Tensor
+    distances: Tensor
+    buckets: Tensor | None
 
 
 class HSTUBlock(nn.Module):
@@ -59,31 +76,62 @@ class HSTUBlock(nn.Module):
         self.position_bias = nn.Parameter(torch.randn(2 * n - 1) * 0.02)
         self.time_bias = nn.Parameter(torch.randn(N_TIME_BUCKETS) * 0.02) if use_times else None
 
-    def forward(
+    def forward(self, tokens: Float[Tensor, "B T D"], *, relation: Relation) -> Float[Tensor, "B T D"]:
+        """The tokens (X) after one block, each a row of the relation to all of them."""
+        gate, value, query, key = self._projected(tokens)
+        return self._added(tokens, gate, self._weights(query, key, relation) @ value)
+
+    def with_ends(
         self,
         tokens: Float[Tensor, "B T D"],
+        ends: Float[Tensor, "B P D"],
         *,
-        visible: Bool[Tensor, "B T T"],
-        distances: Int64[Tensor, "#B T T"],
-        buckets: Int64[Tensor, "B T T"] | None,
-    ) -> Float[Tensor, "B T D"]:
-        """The tokens after one block.
+        relation: Relation | None,
+        of_ends: Relation,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B P D"]]:
+        """Tokens and ends after one block; an end sees itself and the tokens it is told to, nothing sees it.
+
+        The same as a sequence of both, without the attention of tokens to ends and of ends to one another.
 
         Args:
-            tokens: X.
-            visible: True where row i sees column j.
-            distances: j − i in positions, above −n and below n.
-            buckets: β of the row's time minus the column's; needed with ``use_times``.
+            tokens: as in ``forward``.
+            ends: rows of their own, each with distance and time difference 0 to itself.
+            relation: of the tokens to one another; None where they are not needed any more, as after the
+                last block: they come back as they were.
+            of_ends: of the ends to the tokens.
         """
-        width = tokens.shape[-1]
-        mapped = silu(layer_norm(tokens, (width,), eps=EPSILON) @ self.input)
+        gate, value, query, key = self._projected(tokens)
+        own_gate, own_value, own_query, own_key = self._projected(ends)
+        of_itself = self._attention((own_query * own_key).sum(-1, keepdim=True), self._bias_of_itself())
+        mixed = self._weights(own_query, key, of_ends) @ value + of_itself * own_value
+        ends = self._added(ends, own_gate, mixed)
+        if relation is None:
+            return tokens, ends
+        return self._added(tokens, gate, self._weights(query, key, relation) @ value), ends
+
+    def _projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U [B, T, h · d_v], and V, Q, K of each head [B, h, T, d]."""
+        mapped = silu(layer_norm(tokens, (tokens.shape[-1],), eps=EPSILON) @ self.input)
         gate, *heads = mapped.split(self.sizes, dim=-1)
         value, query, key = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in heads)
-        bias = self.position_bias[self.n - 1 + distances]
+        return gate, value, query, key
+
+    def _weights(self, query: Tensor, key: Tensor, relation: Relation) -> Tensor:
+        bias = self.position_bias[self.n - 1 + relation.distances]
         if self.time_bias is not None:
-            bias = bias + self.time_bias[buckets]
+            bias = bias + self.time_bias[relation.buckets]
         # Masked after the SiLU: SiLU(−inf) is NaN.
-        weights = silu(query @ key.transpose(-1, -2) + bias[:, None]) / self.n * visible[:, None]
-        mixed = (weights @ value).transpose(1, 2).flatten(2)
+        weights = self._attention(query @ key.transpose(-1, -2), bias[:, None])
+        return weights * relation.visible[:, None]
+
+    def _attention(self, products: Tensor, bias: Tensor) -> Tensor:
+        return silu(products + bias) / self.n
+
+    def _bias_of_itself(self) -> Tensor:
+        bias = self.position_bias[self.n - 1]
+        return bias if self.time_bias is None else bias + self.time_bias[0]
+
+    def _added(self, tokens: Tensor, gate: Tensor, mixed: Tensor) -> Tensor:
+        mixed = mixed.transpose(1, 2).flatten(2)
         gated = gate * layer_norm(mixed, (mixed.shape[-1],), eps=EPSILON)
         return tokens + self.output(self.dropout(gated))  # type: ignore[no-any-return]
