@@ -68,6 +68,10 @@ class WindowSettings(Settings):
     MAX_ITEM_LIST_LENGTH: int
     window_targets: int
     targets_per_window: int | None
+    target_horizon: int | None
+    target_horizon_seconds: float | None
+    stochastic_length_alpha: float | None
+    stochastic_length_choice: str
     train_batch_size: int
 
     def __post_init__(self) -> None:
@@ -75,6 +79,28 @@ class WindowSettings(Settings):
             self._require(key, that=getattr(self, key) >= 1, what="at least 1")
         drawn = self.targets_per_window
         self._require("targets_per_window", that=drawn is None or drawn >= 1, what="at least 1, or ~ for all")
+        self._check_horizon()
+        alpha = self.stochastic_length_alpha
+        self._require(
+            "stochastic_length_alpha", that=alpha is None or 0 < alpha <= 2, what="in (0, 2], or ~ for none"
+        )
+        self._one_of("stochastic_length_choice", ("recent", "uniform", "weighted"))
+
+    def _check_horizon(self) -> None:
+        events, seconds = self.target_horizon, self.target_horizon_seconds
+        self._require("target_horizon", that=events is None or events >= 1, what="at least 1, or ~")
+        self._require(
+            "target_horizon_seconds", that=seconds is None or seconds > 0, what="positive, or ~ for no limit"
+        )
+        if events is None and seconds is None:
+            raise SettingsError(
+                "target_horizon: ~ (no limit in events) needs target_horizon_seconds; set one of the two"
+            )
+        if events == 1 and seconds is not None:
+            raise SettingsError(
+                f"target_horizon_seconds: {seconds} changes nothing with target_horizon: 1, the next event "
+                "alone; set target_horizon to ~ for time alone, or to the most events"
+            )
 
     @property
     def span(self) -> int:
@@ -178,7 +204,7 @@ class ObjectiveSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSettings(Settings):
-    """Shape of a stack of Llama blocks."""
+    """Shape of a stack of transformer blocks."""
 
     hidden_size: int
     n_layers: int
@@ -249,6 +275,11 @@ class KuaiFormerSettings(TransformerSettings):
 @dataclass(frozen=True, kw_only=True)
 class SASRecPlusSettings(TransformerSettings):
     """Shape of the single-vector causal encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnerFormerSettings(TransformerSettings):
+    """Shape of PinnerFormer's encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)

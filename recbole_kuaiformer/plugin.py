@@ -39,6 +39,7 @@ MODELS = {
     "MIND": "recbole_kuaiformer.models.mind",
     "SASRecPlus": "recbole_kuaiformer.models.sasrec_plus",
     "HSTU": "recbole_kuaiformer.models.hstu",
+    "PinnerFormer": "recbole_kuaiformer.models.pinnerformer",
 }
 
 # Keys that RecBole reads but lists in none of its yaml files.

@@ -71,6 +71,7 @@ SHAPE = {
     "KuaiFormer": ("n_layers", "n_interests", "compression_groups", "recent_length", "hidden_dropout_prob"),
     "SASRecPlus": ("n_layers", "hidden_dropout_prob"),
     "HSTU": ("n_layers", "hidden_dropout_prob"),
+    "PinnerFormer": ("n_layers", "hidden_dropout_prob"),
     "ComiRecSA": ("n_interests",),
     "ComiRecDR": ("n_interests",),
     "MIND": ("n_interests",),

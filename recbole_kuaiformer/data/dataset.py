@@ -20,6 +20,7 @@ from recbole_kuaiformer.data.atomic_files import TIME_GAP, AtomicFiles, DataErro
 from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.data.log import IntArray, time_order
 from recbole_kuaiformer.data.logged import LoggedDataset, rows_of
+from recbole_kuaiformer.data.planning import BatchPlan, Planner
 from recbole_kuaiformer.data.windows import Windows
 
 __all__ = [
@@ -138,7 +139,10 @@ class RetrievalDataset(LoggedDataset):
 
     def _histories(self, ends: IntArray) -> Interaction:
         """``item_id_list``, ``item_length`` and each configured attribute's list, as wide as the longest."""
-        rows, lengths = self.log.histories(ends, max_length=self.max_item_list_len)
+        return self._of_histories(self.log.histories(ends, max_length=self.max_item_list_len)[0], ends=ends)
+
+    def _of_histories(self, rows: IntArray, *, ends: IntArray) -> Interaction:
+        """The same of the given rows before ``ends``, [B, L], padded on the right with −1."""
         columns: dict[str, npt.NDArray[Any]] = {self.iid_field: self.log.item_ids}
         wanted = AttributeSettings.read(self.config).attributes
         columns |= {name: self.log.columns[name] for name in wanted if name in self.log.columns}
@@ -148,7 +152,7 @@ class RetrievalDataset(LoggedDataset):
             lists[TIME_GAP + self.config["LIST_SUFFIX"]] = torch.from_numpy(gaps)
         if self.config["use_times"]:
             lists |= self._relative_times(rows, ends=ends)
-        return Interaction({**lists, self.item_list_length_field: torch.from_numpy(lengths)})
+        return Interaction({**lists, self.item_list_length_field: torch.from_numpy((rows >= 0).sum(1))})
 
     def _relative_times(self, rows: IntArray, *, ends: IntArray) -> dict[str, torch.Tensor]:
         """Whole seconds relative to the newest item, so that differences are as exact as 64 bits are."""
@@ -164,21 +168,36 @@ class RetrievalDataset(LoggedDataset):
         """Training windows over this split's rows."""
         return Windows.cut(self.log, targets=self.inter_feat[LOG_ROW].numpy(), span=span)
 
-    def window_batch(self, windows: Windows, *, numbers: IntArray, targets: IntArray) -> Interaction:
+    def window_batch(self, windows: Windows, plan: BatchPlan) -> Interaction:
         """The given windows: user, history before the last target, and the targets [B, P]."""
-        lasts = windows.lasts[numbers]
-        batch = self._histories(lasts)
-        none = targets < 0
+        lasts, targets, none = windows.lasts[plan.numbers], plan.targets, plan.targets < 0
+        if plan.histories is None:
+            batch, unseen = self._histories(lasts), lasts[:, None] - targets
+        else:
+            batch = self._of_histories(plan.histories, ends=lasts)
+            unseen = _at_or_after(targets, plan.histories, n_rows=len(self.log))
         batch.update(
             Interaction(
                 {
                     self.uid_field: torch.from_numpy(self.log.user_ids[lasts]),
-                    TARGET_IDS: torch.from_numpy(np.where(none, 0, self.log.item_ids[targets])),
-                    TARGET_UNSEEN: torch.from_numpy(np.where(none, 0, lasts[:, None] - targets)),
+                    TARGET_IDS: torch.from_numpy(np.where(none, 0, self.log.item_ids[plan.predicted])),
+                    TARGET_UNSEEN: torch.from_numpy(np.where(none, 0, unseen)),
                 }
             )
         )
         return batch
+
+
+def _at_or_after(targets: IntArray, histories: IntArray, *, n_rows: int) -> IntArray:
+    """How many rows of each history (ascending, padded with −1) stand at or after each of its targets.
+
+    >>> _at_or_after(np.array([[4, 9]]), np.array([[2, 4, 7, -1]]), n_rows=10).tolist()
+    [[2, 0]]
+    """
+    of_window = np.arange(len(histories))[:, None] * n_rows
+    there = histories >= 0
+    before: IntArray = np.searchsorted((of_window + histories)[there], of_window + targets)
+    return there.sum(1).cumsum()[:, None] - before  # type: ignore[no-any-return]
 
 
 class WindowDataLoader(TrainDataLoader):
@@ -191,9 +210,13 @@ class WindowDataLoader(TrainDataLoader):
     def __init__(self, config: Any, dataset: RetrievalDataset, sampler: Any, shuffle: bool = False) -> None:
         self.epoch = 0
         self._batches: Any = None  # torch's loader of the batches, made when first asked for
+        self._cut(config, dataset)
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+
+    def _cut(self, config: Any, dataset: RetrievalDataset) -> None:
         self.window_settings = WindowSettings.read(config)
         self.windows = dataset.windows(span=self.window_settings.span)
-        super().__init__(config, dataset, sampler, shuffle=shuffle)
+        self.planner = Planner(self.windows, settings=self.window_settings)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and draws the next iteration takes."""
@@ -204,8 +227,7 @@ class WindowDataLoader(TrainDataLoader):
 
     def update_config(self, config: Any) -> None:
         """Take over another configuration; windows are cut anew."""
-        self.window_settings = WindowSettings.read(config)
-        self.windows = self._dataset.windows(span=self.window_settings.span)
+        self._cut(config, self._dataset)
         self._batches = None
         super().update_config(config)
 
@@ -239,29 +261,17 @@ class WindowDataLoader(TrainDataLoader):
         self._batches.sampler.epoch, self.epoch = self.epoch, self.epoch + 1
         return iter(self._batches)
 
-    def plan(self, epoch: int) -> Iterator[tuple[IntArray, IntArray]]:
-        """Windows and targets of each batch of an epoch."""
-        seeds = np.random.SeedSequence([self.config["seed"], epoch])
-        order, draws = (np.random.default_rng(seed) for seed in seeds.spawn(2))
-        batches = self.windows.batches(
+    def plan(self, epoch: int) -> Iterator[BatchPlan]:
+        """What this process trains on in each batch of an epoch."""
+        batches = self.planner.batches(
             self._windows_per_step(),
-            max_length=self.window_settings.MAX_ITEM_LIST_LENGTH,
-            rng=order if self.shuffle else None,
+            seeds=np.random.SeedSequence([self.config["seed"], epoch]),
+            shuffle=self.shuffle,
         )
-        n_drawn = self.window_settings.targets_per_window
-        return (
-            self._of_rank(numbers, targets=self.windows.targets(numbers, n_drawn=n_drawn, rng=draws))
-            for numbers in batches
-        )
-
-    def _of_rank(self, numbers: IntArray, *, targets: IntArray) -> tuple[IntArray, IntArray]:
-        """This process's share of a batch's windows; where none is left for it, one without a target."""
         if self.config["single_spec"]:
-            return numbers, targets
+            return batches
         rank, world_size = torch.distributed.get_rank(), self.config["world_size"]
-        if rank >= len(numbers):
-            return numbers[:1], np.full_like(targets[:1], -1)
-        return numbers[rank::world_size], targets[rank::world_size]
+        return (batch.share(rank, world_size=world_size) for batch in batches)
 
 
 class WindowBatch(Interaction):
@@ -284,7 +294,7 @@ class _EachEpoch(torch.utils.data.Sampler[Any]):
     def __init__(self, loader: WindowDataLoader) -> None:
         self.loader, self.epoch = loader, 0
 
-    def __iter__(self) -> Iterator[tuple[IntArray, IntArray]]:
+    def __iter__(self) -> Iterator[BatchPlan]:
         return self.loader.plan(self.epoch)
 
     def __len__(self) -> int:
@@ -297,10 +307,8 @@ class _Loaded(torch.utils.data.Dataset[Any]):
     def __init__(self, dataset: RetrievalDataset, windows: Windows) -> None:
         self.dataset, self.windows = dataset, windows
 
-    def __getitem__(self, plan: tuple[IntArray, IntArray]) -> WindowBatch:
-        numbers, targets = plan
-        batch = self.dataset.window_batch(self.windows, numbers=numbers, targets=targets)
-        return WindowBatch(batch.interaction)
+    def __getitem__(self, plan: BatchPlan) -> WindowBatch:
+        return WindowBatch(self.dataset.window_batch(self.windows, plan).interaction)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -62,18 +62,22 @@ class Windows:
     def __len__(self) -> int:
         return len(self.firsts)
 
+    def lengths(self, max_length: int) -> IntArray:
+        """Items of each window's history, at most max_length newest: [W]."""
+        lengths: IntArray = np.minimum(self.lasts - self.log.starts[self.lasts], max_length)
+        return lengths
+
     def batches(
-        self, batch_size: int, *, max_length: int, rng: np.random.Generator | None
+        self, batch_size: int, *, lengths: IntArray, rng: np.random.Generator | None
     ) -> Iterator[IntArray]:
         """Window numbers of each batch of an epoch; in order of the log if ``rng`` is None.
 
-        Shuffled windows are sorted by length within stretches of BATCHES_PER_BUCKET batches, so that
+        Shuffled windows are sorted by length [W] within stretches of BATCHES_PER_BUCKET batches, so that
         those of a batch are about equally long and little is spent on padding.
         """
         order = np.arange(len(self))
         if rng is not None:
             order = rng.permutation(order)
-            lengths = np.minimum(self.lasts - self.log.starts[self.lasts], max_length)
             stretch = np.arange(len(order)) // (batch_size * BATCHES_PER_BUCKET)
             order = order[np.lexsort((lengths[order], stretch))]
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -81,18 +85,33 @@ class Windows:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         yield from batches
 
-    def targets(self, windows: IntArray, *, n_drawn: int | None, rng: np.random.Generator | None) -> IntArray:
+    def targets(
+        self,
+        windows: IntArray,
+        *,
+        n_drawn: int | None,
+        rng: np.random.Generator | None,
+        histories: IntArray | None = None,
+    ) -> IntArray:
         """Target rows of the given windows, [B, P], padded on the right with −1.
 
         Args:
             windows: window numbers, [B].
             n_drawn: how many targets of each window to draw, without replacement; None takes all.
             rng: needed to draw.
+            histories: rows that are left of each window's history, [B, n], ascending and padded with −1:
+                a row that is not left is no target either, nor is the oldest one, which nothing stands
+                before; a window's last row always is.
         """
         firsts, lasts = self.firsts[windows], self.lasts[windows]
         width = int((lasts - firsts).max()) + 1
         rows = firsts[:, None] + np.arange(width)
         real = (rows <= lasts[:, None]) & self.is_target[np.minimum(rows, len(self.log) - 1)]
+        if histories is not None:
+            left = np.zeros_like(real)
+            window, column = np.nonzero(histories >= firsts[:, None])
+            left[window, histories[window, column] - firsts[window]] = True
+            real &= (left & (rows > histories[:, :1])) | (rows == lasts[:, None])
         if n_drawn is not None and n_drawn < width:
             if rng is None:
                 raise ValueError("drawing targets needs a random generator")

@@ -117,6 +117,7 @@ class HSTUEncoder(nn.Module):
         ends = sequence[torch.arange(len(lasts), device=lasts.device)[:, None], lasts]
         relation, of_ends = frame.relation(self.use_times), frame.relation_of_ends(lasts)
         for number, block in enumerate(self.blocks, start=1):
+            assert isinstance(block, HSTUBlock)
             more_to_come = number < len(self.blocks)
             sequence, ends = block.with_ends(
                 sequence, ends, relation=relation if more_to_come else None, of_ends=of_ends

@@ -10,7 +10,7 @@ from recbole_kuaiformer.layers.rope import rotate
 
 
 class Attention(nn.Module):
-    """Multi-head attention with rotary positions and no biases (the attention of Eq. 6 and Eq. 7).
+    """Multi-head attention with rotary positions, if any, and no biases (the attention of Eq. 6 and Eq. 7).
 
     Args:
         hidden_size: D, width of the tokens.
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         tokens: Float[Tensor, "B T D"],
         *,
         bias: Float[Tensor, "B 1 S T"],
-        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
+        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]] | None,
     ) -> Float[Tensor, "B S D"]:
         """Mix of the tokens that each of the last S tokens sees; S = T is all of them.
 
@@ -45,14 +45,18 @@ class Attention(nn.Module):
             tokens: in their order.
             bias: from ``attention_bias``: 0 where the i-th of the last S tokens sees token j. Every row must
                 see at least one (itself, say): a row of the softmax without a column is NaN.
-            rotation: from ``rotation_table``, for the positions of all tokens.
+            rotation: from ``rotation_table``, for the positions of all tokens; None for tokens that hold
+                their positions themselves.
         """
-        cos, sin = rotation
         first = tokens.shape[1] - bias.shape[2]
         query, key, value = self._heads(tokens, first=first)
+        if rotation is not None:
+            cos, sin = rotation
+            query = rotate(query, cos=cos[:, :, first:], sin=sin[:, :, first:])
+            key = rotate(key, cos=cos, sin=sin)
         mixed = scaled_dot_product_attention(
-            rotate(query, cos=cos[:, :, first:], sin=sin[:, :, first:]),
-            rotate(key, cos=cos, sin=sin),
+            query,
+            key,
             value,
             attn_mask=bias.to(value.dtype),
             dropout_p=self.dropout_prob if self.training else 0.0,

@@ -17,7 +17,7 @@ class HSTU(RetrievalModel):
     """Hierarchical Sequential Transduction Unit (Zhai et al., arXiv 2402.17152), dense form.
 
     The strongest published single-vector encoder. Unlike the published runs, which draw 128 negatives for
-    each position, the positions of a step share them; and every window trains whole (no Stochastic Length).
+    each position, the positions of a step share them. Stochastic Length is ``stochastic_length_alpha``.
     Keys: ``properties/model/HSTU.yaml``.
 
     Raises:

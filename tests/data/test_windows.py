@@ -27,7 +27,7 @@ def test_each_target_exactly_once_and_within_the_span(lengths, span, batch_size,
     chosen = possible[np.array(keep) | (np.arange(len(possible)) == 0)]
     windows = Windows.cut(log, targets=chosen, span=span)
     seen = []
-    for numbers in windows.batches(batch_size, max_length=8, rng=np.random.default_rng(seed)):
+    for numbers in windows.batches(batch_size, lengths=windows.lengths(8), rng=np.random.default_rng(seed)):
         assert len(numbers) <= batch_size
         targets = windows.targets(numbers, n_drawn=None, rng=None)
         for number, row in zip(numbers, targets):
@@ -57,7 +57,9 @@ def test_an_epochs_order_depends_on_the_generator_alone():
     windows = Windows.cut(make_log([30] * 20), targets=np.flatnonzero(np.arange(600) % 30), span=5)
 
     def order(seed):
-        return np.concatenate([*windows.batches(4, max_length=50, rng=np.random.default_rng(seed))]).tolist()
+        return np.concatenate(
+            [*windows.batches(4, lengths=windows.lengths(50), rng=np.random.default_rng(seed))]
+        ).tolist()
 
     assert order(3) == order(3) != order(4)
 

@@ -46,6 +46,8 @@ OBJECTIVES = [
     {"negatives": "all", "similarity": "dot", "temperature": 1.0},
     {"negatives": "mixed", "interest_routing": "target"},
     {"negatives": "all", "targets_per_window": 2},
+    {"negatives": "mixed", "target_horizon": 5},
+    {"negatives": "all", "stochastic_length_alpha": 1.5, "stochastic_length_choice": "uniform"},
 ]
 
 
@@ -76,6 +78,7 @@ LEARNS = {
     "KuaiFormer": ({"epochs": 15}, 0.95),
     "SASRecPlus": ({"epochs": 15}, 0.95),
     "HSTU": ({"epochs": 15, "n_negatives": 100}, 0.95),
+    "PinnerFormer": ({"epochs": 15, "target_horizon": 4, "n_negatives": 100}, 0.95),
     "ComiRecDR": ({"epochs": 15, "n_negatives": 100}, 0.9),
     "MIND": ({"epochs": 40, "n_negatives": 100}, 0.9),
     "ComiRecSA": ({"epochs": 40, "learning_rate": 0.03, "n_negatives": 100}, 0.55),
@@ -85,6 +88,7 @@ FINDS_BOTH = {
     "KuaiFormer": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2}, 4, 0.9),
     "SASRecPlus": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2}, 4, 0.9),
     "HSTU": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2, "negatives": "all"}, 4, 0.9),
+    "PinnerFormer": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2, "target_horizon": 2}, 4, 0.9),
     "ComiRecDR": (_ALL, 4, 0.7),
     "MIND": (_ALL, 8, 0.7),
     "ComiRecSA": (_ALL, 8, 0.7),

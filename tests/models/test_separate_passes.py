@@ -1,11 +1,12 @@
 """A model whose encoder takes one target at a time: the same windows, loss and evaluation as any other."""
 
+import numpy as np
 import pytest
-import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
+from recbole_kuaiformer.data.planning import BatchPlan
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
 from tests import worlds
 from tests.bidirectional import BidirectionalModel
@@ -39,7 +40,6 @@ def test_loss_of_a_window_is_the_mean_over_its_targets_alone(cyclic):
     (batch,) = train
     together = float(model.calculate_loss(batch).detach())
     dataset, windows = train.dataset, train.dataset.windows(span=1)
-    single = dataset.window_batch(
-        windows, numbers=torch.arange(len(windows)).numpy(), targets=windows.lasts[:, None]
-    )
+    targets = windows.lasts[:, None]
+    single = dataset.window_batch(windows, BatchPlan(np.arange(len(windows)), targets, predicted=targets))
     assert together == pytest.approx(float(model.calculate_loss(single).detach()), abs=1e-5)
