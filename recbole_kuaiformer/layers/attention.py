@@ -77,7 +77,8 @@ class Attention(nn.Module):
         query, key = (
             rotate(part, cos=rotation[0], sin=rotation[1]) for part in query_key.permute(2, 0, 3, 1, 4)
         )
-        attention = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias).softmax(-1)
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+        attention = scores.add_(bias).softmax(-1)
         attention = dropout(attention, self.dropout_prob, self.training)
         mixed = (weights[:, None, None, :] @ attention).squeeze(2) @ tokens  # [B, H, D], each head's own mix
         values = mixed.transpose(0, 1) @ of_value.unflatten(0, (self.n_heads, -1)).transpose(1, 2)
