@@ -6,7 +6,7 @@ from torch import nn
 from recbole_kuaiformer.encoders.separate import SeparatePasses
 from recbole_kuaiformer.layers.llama_block import LlamaBlock
 from recbole_kuaiformer.layers.rope import rotation_table
-from recbole_kuaiformer.layers.visibility import group_visibility
+from recbole_kuaiformer.layers.visibility import attention_bias, group_visibility
 from recbole_kuaiformer.models.sasrec_plus import SASRecPlus
 
 
@@ -31,11 +31,11 @@ class BidirectionalEncoder(nn.Module):
 
     def forward(self, tokens, *, valid):
         sequence = torch.cat([tokens, self.mask.expand(len(tokens), 1, -1)], dim=1)
-        visible = group_visibility(nn.functional.pad(valid, (0, 1), value=True))
+        bias = attention_bias(group_visibility(nn.functional.pad(valid, (0, 1), value=True)))
         places = torch.arange(sequence.shape[1], device=tokens.device)[None]
         rotation = rotation_table(places, head_size=self.head_size)
         for block in self.blocks:
-            sequence = block(sequence, visible=visible, rotation=rotation)
+            sequence = block(sequence, bias=bias, rotation=rotation)
         return self.interests(sequence[:, -1]).unflatten(-1, (self.n_interests, -1))
 
 

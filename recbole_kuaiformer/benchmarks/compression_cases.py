@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_kuaiformer.benchmarks import flops, measuring
+from recbole_kuaiformer.encoders.item_compression import geometric_groups
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder, QueryInit
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
 
@@ -15,7 +16,7 @@ Rows = list[dict[str, Any]]
 Layout = tuple[tuple[int, ...], int]  # group sizes, oldest first; recent items
 
 SIZE, N_HEADS, N_INTERESTS, RECENT = 64, 2, 4, 48
-BLOCK = 2**20  # most items of a group that see one another: all of them
+BLOCK = 64  # most items of a group that see one another
 PAPER: Layout = ((64, 64, 16, 16, 16, 16, 16), RECENT)
 
 
@@ -23,14 +24,9 @@ def geometric(length: int) -> Layout:
     """Groups that double in size the older they are, before the recent items; the oldest takes what is left.
 
     >>> geometric(300)
-    ((12, 128, 64, 32, 16), 48)
+    ((28, 64, 64, 32, 32, 16, 16), 48)
     """
-    sizes: list[int] = []
-    left, size = length - RECENT, 16
-    while left > 0:
-        sizes.insert(0, min(size, left))
-        left, size = left - sizes[0], 2 * size
-    return tuple(sizes), RECENT
+    return geometric_groups(length - RECENT), RECENT
 
 
 def layout_of(name: str) -> Layout:
@@ -54,6 +50,7 @@ def encoder_of(
         query_init=query_init,
         compression_groups=layout[0],
         recent_length=layout[1],
+        compression_block=BLOCK,
         compression_ffn=False,
         hidden_dropout_prob=dropout,
         attn_dropout_prob=0.0,
@@ -72,19 +69,19 @@ class Turn:
         self.valid = torch.ones(batch, self.length, dtype=torch.bool)
         self.n_unseen = torch.zeros(batch, 1, dtype=torch.long)
 
-    def _interests(self) -> Tensor:
-        return self.encoder(self.tokens, valid=self.valid, n_unseen=self.n_unseen)  # type: ignore[no-any-return]
+    def _interests(self, tokens: Tensor) -> Tensor:
+        return self.encoder(tokens, valid=self.valid, n_unseen=self.n_unseen)  # type: ignore[no-any-return]
 
     def step(self) -> None:
         """Forward and backward of the encoder in training."""
         self.encoder.train()
-        self._interests().sum().backward()
+        self._interests(self.tokens).sum().backward()
 
     @torch.no_grad()  # torch's counter cannot look into inference_mode
     def inference(self) -> None:
         """Forward alone, in evaluation."""
         self.encoder.eval()
-        self._interests()
+        self._interests(self.tokens.detach())
 
 
 def flops_by_formula(layout: Layout, *, n_layers: int, training: bool) -> int:

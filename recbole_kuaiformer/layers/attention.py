@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import dropout, linear, scaled_dot_product_attention
 
 from recbole_kuaiformer.layers.rope import rotate
 
@@ -62,6 +62,31 @@ class Attention(nn.Module):
             dropout_p=self.dropout_prob if self.training else 0.0,
         )
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def pooled(
+        self,
+        tokens: Float[Tensor, "B T D"],
+        *,
+        weights: Float[Tensor, "B T"],
+        bias: Float[Tensor, "B 1 T T"],
+        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
+    ) -> Float[Tensor, "B D"]:
+        """Σ_i weight_i · forward(tokens)_i, for half the products: 2 D² a token instead of 4 D².
+
+        Values and output are linear, so they are taken once, of the tokens mixed by the weighted sum of all
+        tokens' attention. Other arguments as in ``forward``.
+        """
+        of_query_key, of_value = self.query_key_value.weight.tensor_split([2 * tokens.shape[-1]])
+        query_key = linear(tokens, of_query_key).unflatten(-1, (2, self.n_heads, -1))
+        query, key = (
+            rotate(part, cos=rotation[0], sin=rotation[1]) for part in query_key.permute(2, 0, 3, 1, 4)
+        )
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+        attention = scores.add_(bias).softmax(-1)
+        attention = dropout(attention, self.dropout_prob, self.training)
+        mixed = (weights[:, None, None, :] @ attention).squeeze(2) @ tokens  # [B, H, D], each head's own mix
+        values = mixed.transpose(0, 1) @ of_value.unflatten(0, (self.n_heads, -1)).transpose(1, 2)
+        return self.output(values.transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
 
     def _heads(self, tokens: Tensor, *, first: int) -> tuple[Tensor, ...]:
         """Queries [B, H, S, E] of the tokens from ``first`` on, keys and values [B, H, T, E] of all."""

@@ -55,3 +55,22 @@ class LlamaBlock(nn.Module):
         if self.feed_forward is None:
             return tokens
         return tokens + self.dropout(self.feed_forward(tokens))  # type: ignore[no-any-return]
+
+    def pooled(
+        self,
+        tokens: Float[Tensor, "B T D"],
+        *,
+        weights: Float[Tensor, "B T"],
+        bias: Float[Tensor, "B 1 T T"],
+        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]],
+    ) -> Float[Tensor, "B D"]:
+        """Σ_i weight_i · forward(tokens)_i; dropout acts on what is added to the sum.
+
+        Without a feed-forward part at half the cost; other arguments as in ``Attention.forward``.
+        """
+        if self.feed_forward is not None:
+            return (weights[:, None] @ self(tokens, bias=bias, rotation=rotation)).squeeze(1)  # type: ignore[no-any-return]
+        mixed = self.attention.pooled(
+            self.attention_norm(tokens), weights=weights, bias=bias, rotation=rotation
+        )
+        return (weights[:, None] @ tokens).squeeze(1) + self.dropout(mixed)  # type: ignore[no-any-return]

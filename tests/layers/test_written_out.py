@@ -7,9 +7,10 @@ from torch.nn.functional import rms_norm, silu
 from recbole_kuaiformer.layers.attention import Attention
 from recbole_kuaiformer.layers.dropout import LEVELS, Dropout
 from recbole_kuaiformer.layers.feed_forward import FeedForward
+from recbole_kuaiformer.layers.llama_block import LlamaBlock
 from recbole_kuaiformer.layers.rms_norm import RMSNorm
 from recbole_kuaiformer.layers.rope import rotate, rotation_table
-from recbole_kuaiformer.layers.visibility import attention_bias, causal_visibility
+from recbole_kuaiformer.layers.visibility import attention_bias, causal_visibility, group_visibility
 
 
 def values(*shape, seed=0):
@@ -98,3 +99,28 @@ def test_dropout_is_torchs_generator_and_nothing_in_evaluation():
     assert not torch.equal(layer(x), first)
     assert torch.equal(layer.eval()(x), x)
     assert torch.equal(Dropout(0.0)(x), x)
+
+
+@pytest.mark.parametrize("inner_size", [0, 5])
+def test_a_weighted_sum_over_a_block_is_the_block_and_then_the_sum(inner_size):
+    shape = {"n_heads": 2, "inner_size": inner_size, "hidden_dropout_prob": 0.3, "attn_dropout_prob": 0.2}
+    block = LlamaBlock(8, **shape).double().eval()
+    x = values(3, 7, 8).requires_grad_()
+    there = torch.ones(3, 7, dtype=torch.bool)
+    there[1, :4] = False
+    weights = values(3, 7, seed=2).abs() * there
+    given = {
+        "bias": attention_bias(group_visibility(there)),
+        "rotation": tuple(part.double() for part in rotation_table(torch.arange(7)[None], head_size=4)),
+    }
+    same(
+        lambda: block.pooled(x, weights=weights, **given),
+        lambda: (weights[..., None] * block(x, **given)).sum(1),
+        x,
+        *block.parameters(),
+    )
+    for p, q in ((0.3, 0.0), (0.0, 0.2)):
+        shape |= {"hidden_dropout_prob": p, "attn_dropout_prob": q}
+        block = LlamaBlock(8, **shape).double()
+        dropped = block.pooled(x, weights=weights, **given)
+        assert not torch.allclose(dropped, block.pooled(x, weights=weights, **given))
