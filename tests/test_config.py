@@ -88,3 +88,26 @@ def test_recboles_models_keep_recboles_defaults(tmp_path, monkeypatch):
     assert "attributes" not in on_our_file
     with pytest.raises(ValueError, match="should be None when the loss_type is CE"):
         Config("SASRec", "ml-100k", config_dict={"train_neg_sample_args": {"distribution": "uniform"}})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target_horizon": 0}, "target_horizon: must be at least 1, or ~, got 0"),
+        ({"target_horizon": None}, "target_horizon: ~ .* needs target_horizon_seconds"),
+        (
+            {"target_horizon_seconds": 5.0},
+            r"target_horizon_seconds: 5\.0 changes nothing .* set",
+        ),
+        ({"target_horizon": 4, "target_horizon_seconds": 0.0}, "target_horizon_seconds: must be positive"),
+        (
+            {"stochastic_length_alpha": 2.5},
+            r"stochastic_length_alpha: must be in \(0, 2\], or ~ for none",
+        ),
+        ({"stochastic_length_choice": "newest"}, "stochastic_length_choice: 'newest' is not known"),
+    ],
+)
+def test_what_windows_cannot_do_is_named(tmp_path, monkeypatch, given, message):
+    worlds.at_home(monkeypatch, tmp_path)
+    with pytest.raises(SettingsError, match=message):
+        Config("KuaiFormer", "x", config_dict=worlds.small("nowhere", "x", **given))

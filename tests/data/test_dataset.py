@@ -218,13 +218,20 @@ def test_an_attribute_that_the_data_lacks_is_named(world):
         create_dataset(config)
 
 
-@pytest.mark.parametrize("drawn", [None, 2])
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        {"targets_per_window": None},
+        {"targets_per_window": 2},
+        {"target_horizon": 3, "stochastic_length_alpha": 1.0, "stochastic_length_choice": "uniform"},
+    ],
+    ids=str,
+)
 def test_worker_processes_give_the_same_batches_epoch_after_epoch(world, drawn):
     alone, helped = (
         data_preparation(config, create_dataset(config))[0]
         for config in (
-            config_of("KuaiFormer", world, targets_per_window=drawn, train_batch_size=16, worker=worker)
-            for worker in (0, 2)
+            config_of("KuaiFormer", world, train_batch_size=16, worker=worker, **drawn) for worker in (0, 2)
         )
     )
     epochs = []

@@ -6,10 +6,12 @@ import torch
 from recbole_kuaiformer.encoders.causal import CausalEncoder
 from recbole_kuaiformer.encoders.comirec import ComiRecDREncoder, ComiRecSAEncoder
 from recbole_kuaiformer.encoders.mind import MINDEncoder, interest_counts
+from recbole_kuaiformer.encoders.pinnerformer import PinnerFormerEncoder
 from recbole_kuaiformer.layers.capsule_routing import route, shares, squash
 from tests.encoders.test_kuaiformer import D, histories_of, padded
 from tests.reference import encoder as blocks
 from tests.reference import multi_interest as reference
+from tests.reference.pinnerformer import pinnerformer
 
 K, L = 5, 11
 MAKE = {
@@ -19,6 +21,15 @@ MAKE = {
     "MIND": lambda: MINDEncoder(D, n_interests=K, max_length=L, n_rounds=3),
     "causal": lambda: CausalEncoder(
         D, n_layers=2, n_heads=2, inner_size=None, hidden_dropout_prob=0.5, attn_dropout_prob=0.2
+    ),
+    "PinnerFormer": lambda: PinnerFormerEncoder(
+        D,
+        n_layers=2,
+        n_heads=2,
+        inner_size=None,
+        max_length=L,
+        hidden_dropout_prob=0.5,
+        attn_dropout_prob=0.2,
     ),
 }
 
@@ -36,6 +47,8 @@ def slow(name, history, model):
         return reference.comirec_dr(history, state["transform"], 3)
     if name == "MIND":
         return reference.mind(history, state["transform.weight"], state["initial_logits"], 3)
+    if name == "PinnerFormer":
+        return pinnerformer(history, state, n_layers=2, n_heads=2)
     return _causal(history, state)
 
 
