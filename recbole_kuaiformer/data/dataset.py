@@ -20,7 +20,7 @@ from recbole_kuaiformer.data.atomic_files import TIME_GAP, AtomicFiles, DataErro
 from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.data.log import IntArray, time_order
 from recbole_kuaiformer.data.logged import LoggedDataset, rows_of
-from recbole_kuaiformer.data.planning import BatchPlan, Planner
+from recbole_kuaiformer.data.planning import BatchPlan, Planner, horizon_of
 from recbole_kuaiformer.data.windows import Windows
 
 __all__ = [
@@ -167,6 +167,14 @@ class RetrievalDataset(LoggedDataset):
     def windows(self, *, span: int) -> Windows:
         """Training windows over this split's rows."""
         return Windows.cut(self.log, targets=self.inter_feat[LOG_ROW].numpy(), span=span)
+
+    def target_counts(self, settings: WindowSettings) -> torch.Tensor:
+        """How often an epoch predicts each item on average, if it trains every position: [N]."""
+        horizon = horizon_of(self.log, np.sort(self.inter_feat[LOG_ROW].numpy()), settings=settings)
+        if horizon is None:
+            return torch.bincount(self.inter_feat[self.iid_field], minlength=self.item_num)
+        items = torch.from_numpy(self.log.item_ids[horizon.targets])
+        return torch.bincount(items, weights=torch.from_numpy(horizon.expected()), minlength=self.item_num)
 
     def window_batch(self, windows: Windows, plan: BatchPlan) -> Interaction:
         """The given windows: user, history before the last target, and the targets [B, P]."""

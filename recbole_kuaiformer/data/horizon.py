@@ -62,6 +62,16 @@ class Horizon:
         last = self.furthest[first]
         return np.where(rows < 0, -1, self.targets[rng.integers(first, last, endpoint=True)])
 
+    def expected(self) -> FloatArray:
+        """How often an epoch predicts each of ``targets``, on average, if it trains every position: [n].
+
+        A history's last row is in the most and the shortest horizons: 1 + 1/2 + … + 1/w of w events.
+        """
+        first = np.arange(len(self.targets))
+        shares = 1.0 / (self.furthest - first + 1)
+        beyond = np.bincount(self.furthest + 1, weights=shares, minlength=len(shares) + 1)
+        return (np.r_[shares, 0.0] - beyond).cumsum()[:-1]  # type: ignore[no-any-return]
+
 
 def _last_until(limits: FloatArray, *, times: FloatArray, starts: IntArray) -> IntArray:
     """For each row the index of the last row of the same start whose time is at most the row's limit.

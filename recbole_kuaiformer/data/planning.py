@@ -9,7 +9,7 @@ import numpy as np
 
 from recbole_kuaiformer.config import WindowSettings
 from recbole_kuaiformer.data.horizon import Horizon
-from recbole_kuaiformer.data.log import IntArray
+from recbole_kuaiformer.data.log import IntArray, InteractionLog
 from recbole_kuaiformer.data.stochastic_length import BoolArray, StochasticLength
 from recbole_kuaiformer.data.windows import Windows
 
@@ -48,6 +48,14 @@ class BatchPlan:
         )
 
 
+def horizon_of(log: InteractionLog, targets: IntArray, *, settings: WindowSettings) -> Horizon | None:
+    """What positions before the target rows (ascending) predict; None where it is the targets themselves."""
+    if settings.target_horizon == 1:
+        return None
+    events, seconds = settings.target_horizon, settings.target_horizon_seconds
+    return Horizon.of(log, targets=targets, n_events=events, seconds=seconds)
+
+
 class Planner:
     """Plans epochs over windows; a plan depends on its seeds alone.
 
@@ -58,14 +66,7 @@ class Planner:
 
     def __init__(self, windows: Windows, *, settings: WindowSettings) -> None:
         self.windows, self.settings = windows, settings
-        self.horizon = None
-        if settings.target_horizon != 1:
-            self.horizon = Horizon.of(
-                windows.log,
-                targets=np.flatnonzero(windows.is_target),
-                n_events=settings.target_horizon,
-                seconds=settings.target_horizon_seconds,
-            )
+        self.horizon = horizon_of(windows.log, np.flatnonzero(windows.is_target), settings=settings)
         self.stochastic_length = None
         if settings.stochastic_length_alpha is not None:
             self.stochastic_length = StochasticLength(

@@ -15,7 +15,7 @@ class CountFrequency(nn.Module):
     """q by counts of the training split.
 
     Args:
-        counts: [N] int64, how often each id is a training target; padding id 0 is left out.
+        counts: [N] how often each id is a training target, or is on average; padding id 0 is left out.
 
     Raises:
         ValueError: nothing was counted.
@@ -23,7 +23,7 @@ class CountFrequency(nn.Module):
 
     q: Tensor
 
-    def __init__(self, counts: Int64[Tensor, " N"]) -> None:
+    def __init__(self, counts: Int64[Tensor, " N"] | Float[Tensor, " N"]) -> None:
         super().__init__()
         counts = counts.clone()
         counts[0] = 0

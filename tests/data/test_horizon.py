@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model
 
 from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN
 from recbole_kuaiformer.data.horizon import Horizon
@@ -80,6 +81,12 @@ def test_every_row_of_a_horizon_is_drawn_equally_often():
             np.testing.assert_allclose(counts / counts.sum(), 1 / len(values), atol=0.03)
 
 
+def test_how_often_each_row_is_expected():
+    """Row 8 by the positions of rows 7 (half of the time) and 8 (always)."""
+    horizon = Horizon.of(LOG, targets=TRAINED, n_events=2, seconds=None)
+    np.testing.assert_allclose(horizon.expected(), [0.5, 1, 1, 1.5, 0.5, 1.5])
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     worlds.at_home(monkeypatch, tmp_path)
@@ -120,6 +127,16 @@ def test_batches_predict_the_next_three_and_show_what_they_showed(world, more):
                 steps.append(step)
     assert len(steps) == 9 * 17
     assert min(np.bincount(steps, minlength=4)[1:]) > 0.2 * len(steps)
+
+
+def test_the_models_frequencies_are_those_of_what_it_predicts(world):
+    train, *_ = loader(world, "PinnerFormer", target_horizon=4, negatives="mixed")
+    model = get_model("PinnerFormer")(train.config, train.dataset)
+    n, n_epochs = model.n_items, 60
+    drawn = torch.cat([batch[TARGET_IDS].flatten() for _ in range(n_epochs) for batch in train])
+    found = torch.bincount(drawn[drawn > 0], minlength=n) / (drawn > 0).sum()
+    assert model.frequency(1).std() > 0.005
+    torch.testing.assert_close(model.frequency(1), found, rtol=0, atol=0.004)
 
 
 def test_draws_depend_on_seed_and_epoch_alone(world):

@@ -34,6 +34,10 @@ TRAINED = {
     "known positives": {"negatives": "in_batch", "logq": "both", "mask_known_positives": True},
     "accumulated": {"negatives": "all", "accumulate_batches": 3, "train_batch_size": 20},
     "drawn targets": {"negatives": "mixed", "n_negatives": 9, "logq": "both", "targets_per_window": 2},
+    "later targets, shorter histories": {
+        "negatives": "mixed", "n_negatives": 9, "logq": "both", "target_horizon": 3,
+        "stochastic_length_alpha": 1.0, "stochastic_length_choice": "weighted",
+    },
     "adamw": {
         "negatives": "mixed", "n_negatives": 9, "learner": "adamw", "learning_rate": 0.01,
         "schedule": "cosine", "warmup_steps": 3, "ema_decay": 0.9, "weight_decay": 0.1,
