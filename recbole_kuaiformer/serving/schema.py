@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
@@ -79,7 +78,10 @@ class ExportedDataset:
         self._state = state
         self.uid_field, self.iid_field = schema["uid_field"], schema["iid_field"]
         self.user_num, self.item_num = self._n_values[self.uid_field], self._n_values[self.iid_field]
-        self.inter_feat = Interaction({self.iid_field: torch.ones(1, dtype=torch.int64)})
+
+    def target_counts(self, settings: Any) -> Tensor:  # noqa: ARG002 (as a dataset has it)
+        """Any counts: the frequencies of an export come with its weights."""
+        return torch.ones(self.item_num, dtype=torch.int64)
 
     def num(self, field: str) -> int:
         """Number of values of a token field, padding included."""
