@@ -168,8 +168,9 @@ class RetrievalDataset(LoggedDataset):
         """Training windows over this split's rows."""
         return Windows.cut(self.log, targets=self.inter_feat[LOG_ROW].numpy(), span=span)
 
-    def target_counts(self, settings: WindowSettings) -> torch.Tensor:
+    def target_counts(self) -> torch.Tensor:
         """How often an epoch predicts each item on average, if it trains every position: [N]."""
+        settings = WindowSettings.read(self.config)
         horizon = horizon_of(self.log, np.sort(self.inter_feat[LOG_ROW].numpy()), settings=settings)
         if horizon is None:
             return torch.bincount(self.inter_feat[self.iid_field], minlength=self.item_num)

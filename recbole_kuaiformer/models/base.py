@@ -62,9 +62,7 @@ class RetrievalModel(SequentialRecommender):
             target_attributes=settings.target_attributes,
         )
         self.encoder = self.build_encoder(config)
-        self.frequency: CountFrequency | StreamingFrequency = self._build_frequency(
-            dataset, windows=WindowSettings.read(config)
-        )
+        self.frequency: CountFrequency | StreamingFrequency = self._build_frequency(dataset)
         self.known_positives = (
             self._build_known_positives(dataset) if self.objective.mask_known_positives else None
         )
@@ -90,9 +88,7 @@ class RetrievalModel(SequentialRecommender):
         """The encoder that the configuration asks for; must be a ``torch.nn.Module``."""
         raise NotImplementedError
 
-    def _build_frequency(
-        self, dataset: RetrievalDataset, *, windows: WindowSettings
-    ) -> CountFrequency | StreamingFrequency:
+    def _build_frequency(self, dataset: RetrievalDataset) -> CountFrequency | StreamingFrequency:
         objective = self.objective
         if objective.item_frequency == "streaming":
             return StreamingFrequency(
@@ -102,7 +98,7 @@ class RetrievalModel(SequentialRecommender):
                 n_hashes=objective.streaming_hashes,
                 n_slots=objective.streaming_slots,
             )
-        return CountFrequency(dataset.target_counts(windows))
+        return CountFrequency(dataset.target_counts())
 
     def _build_known_positives(self, dataset: RetrievalDataset) -> KnownPositives:
         rows: Tensor = dataset.inter_feat[LOG_ROW]

@@ -79,7 +79,7 @@ class ExportedDataset:
         self.uid_field, self.iid_field = schema["uid_field"], schema["iid_field"]
         self.user_num, self.item_num = self._n_values[self.uid_field], self._n_values[self.iid_field]
 
-    def target_counts(self, settings: Any) -> Tensor:  # noqa: ARG002 (as a dataset has it)
+    def target_counts(self) -> Tensor:
         """Any counts: the frequencies of an export come with its weights."""
         return torch.ones(self.item_num, dtype=torch.int64)
 
