@@ -347,6 +347,7 @@ class TrainingSettings(Settings):
     fused_optimizer: bool
     adam_betas: tuple[float, ...]
     decay_embeddings: bool
+    compile_encoder: str | None
     learner: str
     enable_amp: bool
     enable_scaler: bool

@@ -1,10 +1,11 @@
-"""Sections of benchmarks.training's report that are about arithmetic: compression, exactness, the limit."""
+"""Sections of benchmarks.training's report: compression, exactness, distance from the limit, options."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from recbole_kuaiformer.benchmarks.measuring import median
+from recbole_kuaiformer.benchmarks.options_cases import PLAIN
 from recbole_kuaiformer.benchmarks.tables import Rows, Verdict, of, section, table
 
 
@@ -138,3 +139,37 @@ def limit(rows: Rows) -> str:
     ]
     tables = [table([*head, "where the time goes"], body)]
     return section("5 Distance from the limit", case="limit", text=text, body=tables, verdicts=verdicts)
+
+
+def options(rows: Rows) -> str:
+    """Section: training with each option against training without; empty where nothing was measured."""
+    everything = [row for row in rows if row.get("kind") == "options"]
+    if not of(rows, "options"):
+        return ""
+    body = []
+    for system in dict.fromkeys(row["system"] for row in everything):
+        here = [row for row in everything if row["system"] == system]
+        plain = next(row for row in here if row["option"] == PLAIN)
+        body += [
+            f"### {system}, {plain['dataset']}, length {plain['length']}",
+            table(
+                ["option", "targets/s", "x as it is", "peak MiB of a step"],
+                [_option_cells(row, plain) for row in here],
+            ),
+        ]
+    text = (
+        "The same training with one option changed, all in turn in one process. Peak MiB are what a step "
+        "takes beyond what stands. A ratio below 1 is a loss: such an option is for other machines, or none."
+    )
+    return section("Options", case="options", text=text, body=body, verdicts=[])
+
+
+def _option_cells(row: dict[str, Any], plain: dict[str, Any]) -> list[str]:
+    if "failed" in row:
+        return [row["option"], f"failed: {row['failed']}", "", ""]
+    speeds = row["targets_per_second"]
+    ratios = [a / b for a, b in zip(speeds, plain["targets_per_second"])]
+    ratio = (
+        f"{median(speeds) / median(plain['targets_per_second']):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    return [row["option"], f"{median(speeds):,.0f}", ratio, f"{row['peak_mib']:,.0f}"]

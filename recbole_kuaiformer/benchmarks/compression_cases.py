@@ -88,23 +88,23 @@ def flops_by_formula(layout: Layout, *, n_layers: int, training: bool) -> int:
     """Operations of one sequence by hand: 2 for each multiply-and-add of a matrix product.
 
     A layer costs 4 D² a token for query, key, value and output, 3 D · inner for SwiGLU, 2 T D for attention
-    over T tokens; the group layer the first and the last over its group, and a product for the mean. Backward
-    is twice a product, and 2.5 times an attention, whose scores are computed anew.
+    over T tokens; in the last one the history is keys and values alone. The group layer costs 2 D² an item
+    for query and key, and their products over its block; then the mean's attention, values and output, once
+    a block. Backward is twice a product, and 2.5 times a fused attention, whose scores are computed anew.
     """
     groups, recent = layout
-    blocks = [
-        min(size, BLOCK) for size in groups
-    ]  # items that see one another; the group is filled up to them
-    n_old = [-(-size // block) * block for size, block in zip(groups, blocks)]
-    n_tokens = len(groups) + recent + N_INTERESTS
-    linear = n_tokens * n_layers * (4 * SIZE**2 + 3 * SIZE * default_inner_size(SIZE))
-    linear += sum(n_old) * 4 * SIZE**2
-    attention = n_layers * 2 * n_tokens**2 * SIZE + sum(
-        2 * n * block * SIZE for n, block in zip(n_old, blocks)
-    )
-    mean = sum(n_old) * SIZE  # its weights take no gradient
+    n_tokens, feed_forward = len(groups) + recent + N_INTERESTS, 3 * SIZE * default_inner_size(SIZE)
+    linear = (n_layers - 1) * n_tokens * (4 * SIZE**2 + feed_forward)
+    linear += N_INTERESTS * (2 * SIZE**2 + feed_forward) + n_tokens * 2 * SIZE**2
+    attention = 2 * n_tokens * SIZE * ((n_layers - 1) * n_tokens + N_INTERESTS)
+    means = 0  # products with weights that take no gradient
+    for size in groups:
+        block = min(size, BLOCK)
+        n_blocks = -(-size // block)  # the group is filled up to whole blocks
+        linear += n_blocks * (block * (2 * SIZE**2 + block * SIZE + N_HEADS * SIZE) + 2 * SIZE**2)
+        means += n_blocks * block * (N_HEADS * block + SIZE)
     factors = (3, 3.5, 2) if training else (1, 1, 1)
-    return int(2 * sum(factor * part for factor, part in zip(factors, (linear, attention, mean))))
+    return int(2 * sum(factor * part for factor, part in zip(factors, (linear, attention, means))))
 
 
 def compression(case: dict[str, Any]) -> Rows:

@@ -1,7 +1,7 @@
 """Training measured: python -m recbole_kuaiformer.benchmarks.training --out DIR [--quick] [--cases NAMES].
 
 Epoch time beside RecBole's and RecTools' models, time and memory to a ready dataset, compression, exactness,
-distance from the limit of the arithmetic, quality. Writes training.json, training.md, training.png,
+distance from the limit of the arithmetic, options, quality. Writes training.json, training.md, training.png,
 compression.png and profile.png. An interrupted run goes on where it stopped: a case in training.json is not
 measured again unless --again is given.
 """
@@ -18,6 +18,7 @@ import numpy as np
 
 from recbole_kuaiformer.benchmarks import (
     measuring,
+    options_cases,
     peers,
     running,
     training_plots,
@@ -27,7 +28,7 @@ from recbole_kuaiformer.benchmarks import (
 
 Case = dict[str, Any]
 
-KINDS = ("epoch", "dataset", "compression", "exactness", "limit", "quality")
+KINDS = ("epoch", "dataset", "compression", "exactness", "limit", "options", "quality")
 SYSTEMS = (*training_systems.SYSTEMS, *peers.SYSTEMS)
 LAYOUTS = (
     "plain 64", "plain 256", "compressed 256", "geometric 1024", "geometric 4096", "geometric 10000",
@@ -41,9 +42,10 @@ FIRST_USERS = {"ml-1m": 500}  # users in RecBole's table at length 200 and more,
 def plan(*, datasets: Sequence[str], data_path: str, peer_python: str) -> list[Case]:
     """The cases to measure, in order."""
     place, smallest, largest = {"data_path": data_path}, datasets[0], datasets[-1]
-    timing = {"rounds": 5, "seconds": 4.0, "systems": SYSTEMS, "peer_python": peer_python, **place}
+    timing = {"seconds": 4.0, "systems": SYSTEMS, "peer_python": peer_python, **place}
     encoder = {"layouts": LAYOUTS, "batch": 32, "long_batch": 4, "rounds": 9}
     steps = {"steps": 8, "rounds": 7, "repeats": 5, **place}
+    options = {"options": [*options_cases.OPTIONS], "steps": 8, "rounds": 7, "warm_up": 20, **place}
     return [
         *(
             {
@@ -52,6 +54,7 @@ def plan(*, datasets: Sequence[str], data_path: str, peer_python: str) -> list[C
                 "length": n,
                 "first_users": _first_users(dataset, n),
                 **timing,
+                "rounds": 5 if n < 200 else 3,  # a step of RecBole's takes a minute at 200
             }
             for dataset in datasets
             for n in (50, 200)
@@ -74,7 +77,11 @@ def plan(*, datasets: Sequence[str], data_path: str, peer_python: str) -> list[C
             for system in ("KuaiFormer", "SASRecPlus")
         ),
         *(
-            {"kind": "quality", "dataset": smallest, "length": 50, "seed": seed, "epochs": 10, **place}
+            {"kind": "options", "system": system, "dataset": largest, "length": 200, **options}
+            for system in ("KuaiFormer", "SASRecPlus")
+        ),
+        *(
+            {"kind": "quality", "dataset": smallest, "length": 50, "seed": seed, "epochs": 4, **place}
             for seed in (1, 2, 3)
         ),
     ]
@@ -99,6 +106,10 @@ def quick_plan(*, data_path: str, peer_python: str) -> list[Case]:
         },
         {"kind": "exactness", "windows": 3},
         {"kind": "limit", "system": "KuaiFormer", **place, **steps, "given": given},
+        {
+            "kind": "options", "system": "KuaiFormer", **place, "steps": 1, "rounds": 2, "warm_up": 1,
+            "options": [name for name in options_cases.OPTIONS if "compile" not in name], "given": given,
+        },
         {"kind": "quality", **place, "seed": 1, "epochs": 1, "given": given},
     ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from recbole_kuaiformer.benchmarks.compression_cases import compression
 from recbole_kuaiformer.benchmarks.epoch_cases import epoch
 from recbole_kuaiformer.benchmarks.exactness_cases import exactness
 from recbole_kuaiformer.benchmarks.limit_cases import limit
+from recbole_kuaiformer.benchmarks.options_cases import options
 from recbole_kuaiformer.benchmarks.quality_cases import quality
 
 KINDS = {
@@ -19,6 +20,7 @@ KINDS = {
     "compression": compression,
     "exactness": exactness,
     "limit": limit,
+    "options": options,
     "quality": quality,
 }
 

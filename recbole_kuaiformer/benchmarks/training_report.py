@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from recbole_kuaiformer.benchmarks.arithmetic_report import compression, exactness, limit
+from recbole_kuaiformer.benchmarks.arithmetic_report import compression, exactness, limit, options
 from recbole_kuaiformer.benchmarks.measuring import median
 from recbole_kuaiformer.benchmarks.tables import Rows, Verdict, about, failures, of, section, table
 
@@ -31,6 +31,7 @@ def markdown(result: dict[str, Any]) -> str:
         compression,
         exactness,
         limit,
+        options,
         _quality,
     )
     parts = ["# Training measured", about(result), *(write(rows) for write in sections)]

@@ -23,8 +23,14 @@ from recbole_kuaiformer.data.dataset import TARGET_IDS
 
 LOADING = "data loading"  # name under which a profile shows the time spent on making batches
 
-_WIDTH = {"hidden_size": 64, "n_layers": 2, "n_heads": 2}
-_RECBOLE = {**_WIDTH, "inner_size": 256, "loss_type": "CE", "train_neg_sample_args": None}
+_WIDTH = {"hidden_size": 64, "n_layers": 2, "n_heads": 2, "train_batch_size": 2048}  # RecBole's own batch
+_RECBOLE = {
+    **_WIDTH,
+    "inner_size": 256,
+    "loss_type": "CE",
+    "train_neg_sample_args": None,
+    "sequences": "table",
+}
 
 # name: RecBole's name of the model, its keys, and whether autograd looks for anomalies as RecBole leaves it.
 SYSTEMS: dict[str, tuple[str, dict[str, Any], bool]] = {

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from recbole_kuaiformer import checkpoint
-from recbole_kuaiformer.config import TrainingSettings
+from recbole_kuaiformer.config import SettingsError, TrainingSettings
 from recbole_kuaiformer.data.dataset import TARGET_IDS
 from recbole_kuaiformer.evaluation.averaging import AveragedWeights
 from recbole_kuaiformer.evaluation.optimizer import adam
@@ -67,8 +67,19 @@ class RetrievalTrainer(IndexRanking, Trainer):
         self._averages = None if decay is None else AveragedWeights(self.model, decay=decay)
         self._random_states: list[dict[str, Any]] = []
         self.saved_model_file = processes.object_of_first(self.saved_model_file)  # named by its clock
+        if self.settings.compile_encoder is not None:
+            self._compile(self.settings.compile_encoder)
         if not config["single_spec"]:
             self.distributed_model = self._data_parallel()
+
+    def _compile(self, backend: str) -> None:
+        known = torch.compiler.list_backends(exclude_tags=())
+        if backend not in known:
+            raise SettingsError(
+                f"compile_encoder: {backend!r} is not known; torch knows {', '.join(known)}; "
+                "~ compiles nothing"
+            )
+        self.model.encoder.compile(backend=backend, dynamic=True)  # widths differ from batch to batch
 
     def _data_parallel(self) -> DistributedDataParallel:
         """In the place of RecBole's, which has made weights and buffers the same everywhere.

@@ -38,7 +38,11 @@ def rotate(
     sin: Float[Tensor, "#B 1 T half"],
 ) -> Float[Tensor, "B H T E"]:
     """The vectors turned by their positions: dimension i is paired with i + E/2."""
-    return _Rotation.apply(heads, cos.to(heads.dtype), sin.to(heads.dtype))  # type: ignore[no-any-return, no-untyped-call]
+    cos, sin = cos.to(heads.dtype), sin.to(heads.dtype)
+    if torch.compiler.is_compiling():  # a compiler fuses the passes by itself
+        first, second = heads.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return _Rotation.apply(heads, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Rotation(torch.autograd.Function):

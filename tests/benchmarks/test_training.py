@@ -14,6 +14,7 @@ from recbole_kuaiformer.benchmarks import (
     exactness_cases,
     flops,
     limit_cases,
+    options_cases,
     running,
     training,
     training_report,
@@ -57,6 +58,10 @@ def test_quick_measures_every_kind_and_goes_on_where_it_stopped(tmp_path):
     assert set(row["profile"]) == {*limit_cases.CATEGORIES, limit_cases.GAP}
     assert row["profile"]["matrix products"] > 0
 
+    asked = {row["option"]: row for row in rows_of(result, "options")}
+    assert set(asked) == {name for name in options_cases.OPTIONS if "compile" not in name}
+    assert min(min(row["targets_per_second"]) for row in asked.values()) > 0
+
     at = [(row["variant"], row["at"]) for row in rows_of(result, "quality")]
     assert at == [
         ("all", "same epochs"),
@@ -67,7 +72,14 @@ def test_quick_measures_every_kind_and_goes_on_where_it_stopped(tmp_path):
     assert rows_of(result, "quality")[0]["epochs"] == 1.0
 
     text = (tmp_path / "training.md").read_text()
-    for heading in ("1 Epoch time", "3 Compression", "4 Exactness", "5 Distance from the limit", "6 Quality"):
+    for heading in (
+        "1 Epoch time",
+        "3 Compression",
+        "4 Exactness",
+        "5 Distance from the limit",
+        "Options",
+        "6 Quality",
+    ):
         assert f"## {heading}" in text
 
     (tmp_path / "training.md").unlink()

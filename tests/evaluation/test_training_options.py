@@ -1,6 +1,10 @@
 """What each training option changes, and what it leaves as it was."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -250,3 +254,38 @@ def test_weights_that_turn_into_nan_in_the_last_step_of_an_epoch_are_not_saved(h
 def test_a_wrong_value_is_named(home, options, message):
     with pytest.raises(SettingsError, match=message):
         Config("KuaiFormer", "uneven", config_dict=given(home, **options))
+
+
+@pytest.mark.slow  # torch compiles for every shape it takes for special
+def test_a_compiled_encoder_learns_the_same(home):
+    """In a process of its own: torch's compiler cannot look through the shape checks of these tests."""
+    shared = {"hidden_dropout_prob": 0.0, "epochs": 1, "n_layers": 1}
+    code = f"""
+import torch
+import recbole_kuaiformer
+from torch._dynamo.utils import counters
+from tests.evaluation import several
+from tests.evaluation.test_training_options import assert_same_weights, trained
+from pathlib import Path
+home = Path({str(home)!r})
+plain = trained(home, **{shared!r})
+assert not counters["stats"]["unique_graphs"]
+compiled = trained(home, compile_encoder="aot_eager", **{shared!r})
+assert counters["stats"]["unique_graphs"]
+assert_same_weights(plain, compiled, rtol=1e-4, atol=1e-6)
+assert [*compiled.model.state_dict()] == [*plain.model.state_dict()]
+print("the same")
+"""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout.strip().endswith("the same"), done.stderr[-2000:]
+
+
+def test_a_compiler_that_torch_does_not_know_is_named(home):
+    with pytest.raises(
+        SettingsError, match="compile_encoder: 'inductr' is not known; torch knows .*inductor"
+    ):
+        trained(home, compile_encoder="inductr")
