@@ -16,14 +16,13 @@ import recbole.data.dataset
 import recbole.data.utils
 import recbole.quick_start
 import recbole.trainer
-import yaml
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 from recbole.trainer import Trainer
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_kuaiformer import compat, spawning
+from recbole_kuaiformer import compat, defaults, spawning
 from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
@@ -83,33 +82,11 @@ def _mix_into_trainers() -> None:
             setattr(recbole.trainer, name, type(name, (IndexRanking, trainer), {"__doc__": trainer.__doc__}))
 
 
-def properties_folder() -> Path:
-    """``properties/``: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "properties"
-    return inside if inside.is_dir() else package.parent / "properties"
-
-
-def _read(config: Config, *parts: str) -> dict[str, Any]:
-    file = properties_folder().joinpath(*parts).with_suffix(".yaml")
-    if not file.is_file():
-        return {}
-    with file.open(encoding="utf-8") as text:
-        return yaml.load(text, Loader=config.yaml_loader) or {}
-
-
-def _of_every_model(config: Config) -> dict[str, Any]:
-    return {**_read(config, "data"), **_read(config, "evaluation")}
-
-
 def _with_later_keys(state: Any) -> Any:
     """Checkpoints written without this package, or by an earlier version, lack keys: defaults stand in."""
     config = state.get("config") if isinstance(state, dict) else None
     if isinstance(config, Config):
-        defaults = _of_every_model(config)
-        if config.model in MODELS:
-            defaults |= _read(config, "overall") | _read(config, "model", config.model)
-        for key, value in defaults.items():
+        for key, value in defaults.of_model(config.model).items():
             config.final_config_dict.setdefault(key, value)
     return state
 
@@ -119,11 +96,10 @@ def _with_our_properties(load: Any) -> Any:
     def load_internal_config_dict(self: Config, model: str, model_class: Any, dataset: str) -> None:
         load(self, model, model_class, dataset)
         self._recbole_keys = set(self.internal_config_dict)
-        dataset_keys = _read(self, "dataset", dataset)
-        of_every_model = _of_every_model(self)
-        self.internal_config_dict.update(of_every_model)
+        dataset_keys = defaults.read("dataset", dataset)
+        self.internal_config_dict.update(defaults.of_every_model())
         if model in MODELS:
-            ours = {**of_every_model, **_read(self, "overall"), **_read(self, "model", model), **dataset_keys}
+            ours = defaults.of_model(model) | dataset_keys
             self.internal_config_dict.update(ours)
             self.parameters["Our"] = [key for key in ours if key not in _listed(self)]
             return

@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "data": {"data", "config", "compat"},
     "models": {"models", "config", "encoders", "losses", "data"},
     "evaluation": {"evaluation", "config", "checkpoint", "data", "index", "losses", "models"},
-    "serving": {"serving", "checkpoint", "compat", "index", "models"},
+    "serving": {"serving", "checkpoint", "compat", "defaults", "index", "models"},
     "config": set(),
     "compat": set(),
+    "defaults": set(),
     "checkpoint": set(),
     "spawning": {"compat"},
 }

@@ -7,7 +7,8 @@ import yaml
 from recbole.utils import get_model
 
 from recbole_kuaiformer import config
-from recbole_kuaiformer.plugin import MODELS, properties_folder
+from recbole_kuaiformer.defaults import properties_folder
+from recbole_kuaiformer.plugin import MODELS
 
 RECBOLE_KEYS = {
     "load_col", "train_neg_sample_args", "eval_batch_size", "topk", "metrics", "valid_metric",

@@ -113,7 +113,7 @@ class HistoryReader:
         Raises:
             RequestError: an attribute is missing, is not the model's, or has another number of values.
         """
-        for name in {*names} ^ {*values}:
+        for name in sorted({*names} ^ {*values}):
             why = "is missing" if name in names else "is not read by the model"
             raise RequestError(f"values: {name!r} {why}; the model reads {[*names]}")
         for name, given in values.items():

@@ -14,6 +14,7 @@ from recbole.utils import FeatureType, get_model
 from safetensors.torch import load_file
 from torch import Tensor
 
+from recbole_kuaiformer import defaults
 from recbole_kuaiformer.index.base import NONE, Index, IndexUnavailableError
 from recbole_kuaiformer.index.choose import AUTO, INDEXES, build_index
 from recbole_kuaiformer.index.diversity import choose_diverse
@@ -247,7 +248,10 @@ def build_model(about: Mapping[str, Any], *, state: dict[str, Tensor] | None, de
     Raises:
         ExportError: the weights do not fit the model.
     """
-    config = ServingConfig(about["config"], device=torch.device(device), mask_known_positives=False)
+    given = (
+        defaults.of_model(about["config"]["model"]) | about["config"]
+    )  # an earlier version's lacks later keys
+    config = ServingConfig(given, device=torch.device(device), mask_known_positives=False)
     dataset = ExportedDataset(about["schema"], state=state or {})
     model = get_model(config["model"])(config, dataset)
     try:

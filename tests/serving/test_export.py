@@ -17,7 +17,7 @@ from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.serving import bundle
 from recbole_kuaiformer.serving.bundle import ExportError
 from recbole_kuaiformer.serving.catalogue import RequestError
-from recbole_kuaiformer.serving.retriever import Retriever
+from recbole_kuaiformer.serving.retriever import Retriever, build_model
 from recbole_kuaiformer.serving.writing import export, extend
 from tests import worlds
 from tests.reference import retrieval as slow
@@ -680,3 +680,14 @@ def test_the_manifest_says_what_was_used(out):
     assert manifest["model"] == "KuaiFormer"
     assert manifest["n_items"] == manifest["n_model_items"] == N_ITEMS
     assert {"python", "torch", "recbole", "safetensors"} <= {*manifest["versions"]}
+
+
+def test_an_export_from_before_some_keys_were_there_takes_their_defaults(out):
+    (file,) = out.rglob("*model*.json")
+    about = json.loads(file.read_text())
+    for key in ("target_horizon", "compression_block", "scores_at_once", "sequences"):
+        assert key in about["config"]
+        del about["config"][key]
+    want = Retriever.load(out)
+    again = build_model(about, state=want.model.state_dict())
+    torch.testing.assert_close(again.item_vectors(), want.model.item_vectors())
