@@ -81,7 +81,7 @@ def plan(*, datasets: Sequence[str], data_path: str, peer_python: str) -> list[C
             for system in ("KuaiFormer", "SASRecPlus")
         ),
         *(
-            {"kind": "quality", "dataset": smallest, "length": 50, "seed": seed, "epochs": 4, **place}
+            {"kind": "quality", "dataset": smallest, "length": 50, "seed": seed, "epochs": 3, **place}
             for seed in (1, 2, 3)
         ),
     ]
