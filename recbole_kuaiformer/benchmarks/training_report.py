@@ -181,12 +181,9 @@ def _quality(rows: Rows) -> str:
         body.append(cells)
     text = (
         f"KuaiFormer on {rows[0]['dataset']}, length {rows[0]['length']}, 2 layers, K = 4; `all` trains all "
-        f"targets of "
-        "a window in one pass, `last` encodes each prefix by itself for one target, as the paper does; the "
-        "same batches of targets, leave-one-out, history kept, the model as it is after the last step. Seconds "
-        "are the processor's. Mean "
-        "± "
-        "standard deviation of the seeds."
+        "targets of a window in one pass, `last` encodes each prefix by itself for one target, as the paper "
+        "does; the same batches of targets, leave-one-out, history kept, the model as it is after the last "
+        "step. Seconds are the processor's. Mean ± standard deviation of the seeds."
     )
     verdicts = _quality_verdicts(groups)
     return section("6 Quality", case="quality", text=text, body=[table(head, body)], verdicts=verdicts)
