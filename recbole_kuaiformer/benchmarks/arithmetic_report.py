@@ -26,11 +26,9 @@ def compression(rows: Rows) -> str:
     )
     text = (
         "The encoder alone (D = 64, K = 4), full histories, one target each; all layouts in turn in one "
-        "process; "
-        "per sequence, in brackets the ratio to plain 64. A step is forward and backward. Operations are "
-        "counted by torch's FlopCounterMode, told of the CPU's fused attention, which it leaves out; the "
-        "formula "
-        f"by hand {'gives the same numbers' if exact else '**differs**'}."
+        "process; per sequence, in brackets the ratio to plain 64. A step is forward and backward. "
+        "Operations are counted by torch's FlopCounterMode, told of the CPU's fused attention, which it "
+        f"leaves out; the formula by hand {'gives the same numbers' if exact else '**differs**'}."
     )
     return section("3 Compression", case="compression", text=text, body=body, verdicts=verdicts)
 
@@ -97,10 +95,8 @@ def exactness(rows: Rows) -> str:
     worst = max(row["vectors"] for row in rows if row["dtype"] == "float32")
     text = (
         "Several targets in one pass against a pass for each, over random windows of random lengths, padding "
-        "and "
-        "targets: the largest difference of an entry of the vectors, of the loss, and of an entry of its "
-        "gradient "
-        "relative to the largest entry."
+        "and targets: the largest difference of an entry of the vectors, of the loss, and of an entry of its "
+        "gradient relative to the largest entry."
     )
     verdict = ("packed against separate ≤ 1e-5 in float32", f"{worst:.1e}", worst <= 1e-5)
     body = [table(["encoder", "numbers", "targets", *keys], cells)]
@@ -124,10 +120,8 @@ def limit(rows: Rows) -> str:
     head = ["system", "dataset", "length", "step GFLOP/s", "its bare products", "one large product", "share"]
     text = (
         "Real batches, forward, backward and optimiser, against the same matrix products (those inside of "
-        "attention "
-        "too) each on its own on random matrices, in turn. Share is the time of the bare products over that "
-        "of the "
-        "step. Where the time goes is by torch's profiler, see profile.png."
+        "attention too) each on its own on random matrices, in turn. Share is the time of the bare products "
+        "over that of the step. Where the time goes is by torch's profiler, see profile.png."
     )
     verdicts = [
         (

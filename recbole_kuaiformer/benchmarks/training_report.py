@@ -64,20 +64,14 @@ def _epoch(rows: Rows) -> str:
         verdicts += _epoch_verdicts(timed, place=place)
     text = (
         "Each system in a process of its own trains by its own training loop (data loading, forward, "
-        "backward, "
-        "optimiser), all in turn, round by round; width 64, 2 layers, 2 heads, softmax over the whole "
-        "catalogue, "
-        "KuaiFormer (K = 4, its layout cut to the length) its own in-batch softmax; otherwise each as its "
-        "makers built it. In brackets the least and the most of the rounds. "
-        "Epoch s "
-        "is that of **all** targets of the training split at the median speed; trained is the share of them "
-        "that "
-        "was really trained here. RecTools' own epoch trains the newest window of each user alone: its "
-        "targets "
-        "are real, but fewer. RecBole's table, where it would not fit, holds the first users alone, with the "
-        "whole catalogue: its time per target does not depend on the number of rows, its memory and build "
-        "time "
-        "do. Peak MiB are of dataset and training together, beyond the imported libraries."
+        "backward, optimiser), all in turn, round by round; width 64, 2 layers, 2 heads, softmax over the "
+        "whole catalogue, KuaiFormer (K = 4, its layout cut to the length) its own in-batch softmax; "
+        "otherwise each as its makers built it. In brackets the least and the most of the rounds. Epoch s is "
+        "that of **all** targets of the training split at the median speed; trained is the share of them "
+        "that was really trained here. RecTools' own epoch trains the newest window of each user alone: its "
+        "targets are real, but fewer. RecBole's table, where it would not fit, holds the first users alone, "
+        "with the whole catalogue: its time per target does not depend on the number of rows, its memory and "
+        "build time do. Peak MiB are of dataset and training together, beyond the imported libraries."
     )
     return section("1 Epoch time", case="epoch", text=text, body=body, verdicts=verdicts)
 
