@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,19 @@ class Run:
         is_sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         return str(self.config["evaluate_history"]) if is_sequential else "masked"
 
-    def train(self) -> None:
-        """Train to the end, or until the time is up."""
+    def train(self, *, validated: Callable[[int, float], None] | None = None) -> None:
+        """Train to the end, or until the time is up.
+
+        Args:
+            validated: RecBole's callback_fn, in place of the clock's.
+        """
         try:
             self.trainer.fit(
                 self.train_data,
                 self.valid_data,
                 saved=True,
                 show_progress=False,
-                callback_fn=self.clock.validated,
+                callback_fn=validated or self.clock.validated,
             )
         except OutOfTimeError:
             self.trainer.logger.info(f"time budget of {self.clock.budget} s spent; the best epoch is kept")
