@@ -49,7 +49,7 @@ class Run:
         self.train_data, self.valid_data, self.test_data = data_preparation(config, dataset)
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         self.model = get_model(config["model"])(config, self.train_data._dataset).to(config["device"])
-        self.trainer = self._trainer(Timed, config=config)
+        self.trainer = self._trainer(Timed, config=_for_validation(config))
         self.trainer.clock = clock
 
     def _trainer(self, mixin: type[Any], *, config: Any) -> Any:
@@ -116,6 +116,15 @@ class Run:
         users = dataset.id2token(dataset.uid_field, judge.users.numpy()).astype(str)
         items = dataset.id2token(dataset.iid_field, judge.targets.numpy()).astype(str)
         UserRanks(users, items, ranks).save(Path(RANKS))
+
+
+def _for_validation(config: Any) -> Any:
+    """The same, but that an epoch is judged by what chooses it alone: depth costs more than training."""
+    metric, is_cut, k = str(config["valid_metric"]).partition("@")
+    lean = copy.deepcopy(config)
+    if is_cut:
+        lean["topk"], lean["metrics"], lean["report_both"] = [int(k)], [metric], False
+    return lean
 
 
 def _resumed(model: str) -> dict[str, str]:

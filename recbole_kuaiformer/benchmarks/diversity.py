@@ -107,8 +107,8 @@ def categories_of(item_feat: Any, field: str, *, value: str = "first") -> Tensor
         SettingsError: there is no such field, or it is no token.
     """
     if item_feat is None or field not in item_feat:
-        there = [] if item_feat is None else [*item_feat.interaction]
-        raise SettingsError(f"--category: the items have no field {field!r}; loaded are {there} (load_col)")
+        loaded = [] if item_feat is None else [*item_feat.interaction]
+        raise SettingsError(f"--category: the items have no field {field!r}; loaded are {loaded} (load_col)")
     values: Tensor = item_feat[field]
     if values.is_floating_point():
         raise SettingsError(f"--category: {field!r} holds numbers, not categories")

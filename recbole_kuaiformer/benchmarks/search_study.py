@@ -93,7 +93,7 @@ class Search:
         run_case = case(
             self.model, self.dataset, seed=self.seed, request=replace(self.request, own=own, per_user=False)
         )
-        run_case["settings"] |= {"report_both": False, "state": "ERROR"}  # one reading chooses
+        run_case["settings"] |= {"state": "ERROR"}
         folder = self.folder / "trials" / f"{self.model}-{trial.number}"
         with _inside(folder), no_arguments():
             clock = EpochClock(Path("epochs.json"), budget=self.request.time_budget)
