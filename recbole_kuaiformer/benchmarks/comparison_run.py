@@ -119,10 +119,13 @@ class Run:
 
 
 def _for_validation(config: Any) -> Any:
-    """The same, but that an epoch is judged by what chooses it alone: depth costs more than training."""
+    """The same, but that an epoch is judged by what chooses it alone: depth costs more than training.
+
+    Not where many scores are equal, as Pop's are: torch.topk places those differently for another depth.
+    """
     metric, is_cut, k = str(config["valid_metric"]).partition("@")
     lean = copy.deepcopy(config)
-    if is_cut:
+    if is_cut and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         lean["topk"], lean["metrics"], lean["report_both"] = [int(k)], [metric], False
     return lean
 

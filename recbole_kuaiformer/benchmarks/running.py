@@ -46,10 +46,17 @@ def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -
         )
         last = _last_line(process)
         if process.wait():
-            return [{**case, "failed": last or f"exit status {process.returncode}"}]
+            return [{**case, "failed": _reason(process.returncode, last=last)}]
         printed.seek(0)
         answer = json.loads(printed.read().strip().splitlines()[-1])
     return [{"kind": case["kind"], **row} for row in (answer if isinstance(answer, list) else [answer])]
+
+
+def _reason(status: int, *, last: str) -> str:
+    """The last line said; of a killed process that it was killed, as when memory runs out."""
+    if status < 0:
+        return f"killed by signal {-status} (9: memory may have run out); it had said last: {last}"
+    return last or f"exit status {status}"
 
 
 def _last_line(process: subprocess.Popen[str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from recbole.quick_start import run_recbole
 
-from recbole_kuaiformer.benchmarks import compare, comparison_run
+from recbole_kuaiformer.benchmarks import compare, comparison_run, running
 from recbole_kuaiformer.benchmarks.comparison_settings import Request, case
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
@@ -107,6 +107,14 @@ def test_a_crash_is_recorded_with_its_reason(grid):
     assert row["failed"].startswith("ValueError: num_layers must be greater than zero")
     assert "- run GRU4Rec seed 1: ValueError: num_layers" in (grid["out"] / "twofold.md").read_text()
     assert (grid["out"] / row["folder"] / "failed.json").is_file()
+
+
+def test_a_run_that_is_killed_says_so(tmp_path):
+    code = "import os, sys; print('epoch 7', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
+    (tmp_path / "doomed.py").write_text(code)
+    (row,) = running.measured({"kind": "run"}, module="doomed", folder=tmp_path)
+    assert row["failed"].startswith("killed by signal 9")
+    assert row["failed"].endswith("it had said last: epoch 7")
 
 
 def test_tables_pictures_and_tests_are_there(grid):
