@@ -1,6 +1,7 @@
 """The curve over λ: at 0 it is the evaluation's own number, and it goes where it must."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ def trained(tmp_path_factory):
         items = ["item_id:token\tkind:token\ttags:token_seq\tprice:float"]
         items += [f"{letter}{i}\t{letter}\tx{i % 5} {letter}\t{i}" for letter in "ab" for i in range(12)]
         (home / "data" / "twofold" / "twofold.item").write_text("\n".join(items) + "\n")
-        given = worlds.small_for("ComiRecSA", path, "twofold", epochs=4, topk=[K], valid_metric="NDCG@5")
+        given = worlds.small_for(
+            "ComiRecSA", path, "twofold", epochs=4, topk=[K], valid_metric="NDCG@5", eval_batch_size=16
+        )
         result = run_recbole("ComiRecSA", "twofold", config_dict={**given, "report_both": True})
         (checkpoint,) = [f for f in (home / "saved").glob("*.pth") if "-last" not in f.name]
         return checkpoint, result["test_result"]
@@ -52,6 +55,18 @@ def test_a_large_lambda_takes_both_kinds_in_turn(trained):
     assert rows[-1]["diversity"] == pytest.approx(6 / 10)  # of 5 items 3 and 2: 6 of 10 pairs differ
     assert rows[0]["diversity"] < rows[-1]["diversity"]
     assert rows[1]["lambda"] / rows[2]["lambda"] == pytest.approx(0.2)
+
+
+def test_lambda_is_in_units_of_the_scores(trained):
+    users = diversity.users_of(trained[0], history="masked")
+    kinds = diversity.categories_of(users.item_feat, "kind")
+    options = {"categories": kinds, "k": K, "pool": 12, "weights": [0.0, 0.01, 0.05, 0.2]}
+    once = diversity.curve(users, **options)
+    scaled = diversity.curve(replace(users, interests=8 * users.interests), **options)
+    for one, other in zip(once, scaled):
+        assert other.pop("lambda") == pytest.approx(8 * one.pop("lambda"))
+        assert one == other
+    assert len({row["diversity"] for row in once}) > 2
 
 
 def test_one_kind_for_all_leaves_everything_as_it_is(trained):
