@@ -33,6 +33,11 @@ def trained(tmp_path_factory):
         return checkpoint, result["test_result"]
 
 
+@pytest.fixture(autouse=True)
+def _at_home(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+
+
 def curve(trained, *, history="masked", categories=None, **more):
     users = diversity.users_of(trained[0], history=history)
     if categories is None:
