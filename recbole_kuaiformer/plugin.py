@@ -48,6 +48,7 @@ _UNLISTED_KEYS = (
     "MODEL_INPUT_TYPE",
     "neg_sampling", "training_neg_sample_num", "entity_kg_num_interval", "relation_kg_num_interval",
     "reg_weight", "wandb_project", "loss_type", "valid", "test", "benchmark_filename",
+    "model_list", "valid_latex", "test_latex",  # flags of its run_recbole_group.py
 )  # fmt: skip
 
 

@@ -28,22 +28,35 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *([given] if given else [])])}
 
 
-def measured(case: dict[str, Any], *, module: str) -> Rows:
+def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -> Rows:
     """The rows of a case, measured by ``python -m module`` in a process and an empty folder of its own.
 
     A case that dies is a row that says so. The module prints its rows, or its one row, as the last line.
+
+    Args:
+        case: handed over as JSON, the module's one argument.
+        module: of the package.
+        folder: where the process works in the empty folder's place, and what it wrote there stays.
     """
     command = [sys.executable, "-m", module, json.dumps(case)]
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as printed:
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile("w+") as printed:
+        place = folder or empty
         process = subprocess.Popen(
-            command, stdout=printed, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment()
+            command, stdout=printed, stderr=subprocess.PIPE, text=True, cwd=place, env=environment()
         )
         last = _last_line(process)
         if process.wait():
-            return [{**case, "failed": last or f"exit status {process.returncode}"}]
+            return [{**case, "failed": _reason(process.returncode, last=last)}]
         printed.seek(0)
         answer = json.loads(printed.read().strip().splitlines()[-1])
     return [{"kind": case["kind"], **row} for row in (answer if isinstance(answer, list) else [answer])]
+
+
+def _reason(status: int, *, last: str) -> str:
+    """The last line said; of a killed process that it was killed, as when memory runs out."""
+    if status < 0:
+        return f"killed by signal {-status} (9: memory may have run out); it had said last: {last}"
+    return last or f"exit status {status}"
 
 
 def _last_line(process: subprocess.Popen[str]) -> str:

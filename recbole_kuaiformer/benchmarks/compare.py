@@ -1,0 +1,144 @@
+"""Models compared: python -m recbole_kuaiformer.benchmarks.compare --models … --datasets … --out DIR.
+
+Trains and tests every model on every dataset with every seed, each in a process of its own, under one
+protocol (properties/comparison.yaml). Writes for each dataset <dataset>.csv, .json, .md, .tex and .png, and
+significance.md and .json over all of them. An interrupted comparison goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_kuaiformer.benchmarks import (
+    comparison_grid,
+    comparison_plots,
+    comparison_tables,
+    measuring,
+    running,
+    significance,
+)
+from recbole_kuaiformer.benchmarks.comparison_settings import Case, Request, assignments, case, check_common
+from recbole_kuaiformer.config import SettingsError
+
+Rows = list[dict[str, Any]]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    options = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.compare")
+    options.add_argument("--models", nargs="+", required=True, help="of RecBole or of this package")
+    options.add_argument("--datasets", nargs="+", required=True)
+    options.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    options.add_argument("--out", required=True, help="folder of the results")
+    options.add_argument("--data_path", default="", help="where the datasets lie, as in RecBole")
+    options.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="key=value for every model that knows the key, Model.key=value for one model",
+    )  # fmt: skip
+    options.add_argument("--params", default="", help="folder of settings that benchmarks.search has found")
+    options.add_argument("--max_epochs", type=int, default=None, help="bound on every training")
+    options.add_argument(
+        "--time_budget", type=float, default=None, metavar="SECONDS",
+        help="of training, for each run: no epoch begins after them, and the best one is tested",
+    )  # fmt: skip
+    options.add_argument(
+        "--per_user", choices=("True", "False"), default="True", help="save every user's ranks"
+    )
+    return options
+
+
+def plan(args: argparse.Namespace) -> list[Case]:
+    """Every run, a dataset's after one another, and of these the first seed of all models first.
+
+    Raises:
+        SettingsError: a model, key or value is wrong.
+    """
+    common, own = assignments(args.set, models=args.models)
+    request = Request(
+        common=common,
+        own=own,
+        data_path=str(Path(args.data_path).resolve()) if args.data_path else "",
+        params=Path(args.params) if args.params else None,
+        max_epochs=args.max_epochs,
+        time_budget=args.time_budget,
+        per_user=args.per_user == "True",
+    )
+    check_common(request, models=args.models, datasets=args.datasets)
+    return [
+        case(model, dataset, seed=seed, request=request)
+        for dataset in args.datasets
+        for seed in args.seeds
+        for model in args.models
+    ]
+
+
+def report(rows: Rows, *, out: Path, about: str) -> None:
+    """Write the tables of every dataset in the rows."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
+        texts = {
+            "csv": comparison_tables.as_csv(of_dataset),
+            "json": comparison_tables.as_json(of_dataset),
+            "md": comparison_tables.as_markdown(of_dataset, dataset=dataset, about=about),
+            "tex": comparison_tables.as_latex(of_dataset, dataset=dataset),
+        }
+        for ending, text in texts.items():
+            (out / f"{dataset}.{ending}").write_text(text, encoding="utf-8")
+
+
+def report_pairs(rows: Rows, *, out: Path) -> None:
+    """Write significance.md and .json of all pairs of models, where ranks were saved."""
+    found = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
+        runs = significance.ranks_by_model(of_dataset, out=out)
+        found += significance.compared(runs, dataset=dataset)
+    found = significance.corrected(found)
+    text = json.dumps(significance.as_rows(found), indent=1)
+    (out / "significance.json").write_text(text, encoding="utf-8")
+    (out / "significance.md").write_text(significance.as_markdown(found), encoding="utf-8")
+
+
+def about(arguments: Sequence[str]) -> str:
+    """Command, machine and protocol in a few lines."""
+    machine = measuring.machine()
+    device = machine["cuda"] or f"{machine['cpu']}, {machine['threads']} threads"
+    return (
+        f"`python -m recbole_kuaiformer.benchmarks.compare {' '.join(arguments)}`\n\n"
+        "Leave-one-out in order of time, ranked over the whole catalogue; mean ± standard deviation over "
+        "seeds. The two readings of history are not to be compared with each other. Seconds are of training "
+        f"alone, without validation. {device}, torch {machine['torch']}."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 1 if a run failed, 2 if a setting is wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(given)
+    out = Path(args.out)
+    try:
+        cases = plan(args)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    out.mkdir(parents=True, exist_ok=True)
+    rows: Rows = []
+    for row in comparison_grid.rows(cases, out=out):
+        rows.append(row)
+        report(rows, out=out, about=about(given))
+    report_pairs(rows, out=out)
+    for dataset in args.datasets:
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
+        if not comparison_plots.write(of_dataset, file=out / f"{dataset}.png", title=dataset):
+            print(f"no plot of {dataset}: no matplotlib (pip install matplotlib), or no finished run")
+    print(out)
+    return int(running.failed(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The runs of a comparison one after the other: finished ones are taken as they are, failed ones recorded."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_kuaiformer.benchmarks import running
+
+Case = dict[str, Any]
+Row = dict[str, Any]
+
+MODULE = "recbole_kuaiformer.benchmarks.comparison_run"
+FACTS = ("kind", "model", "dataset", "seed", "identity", "params", "resolved")  # of a case, in its row
+
+
+def folder_of(case: Case, *, out: Path) -> Path:
+    """Where a run lives: its log, epochs, checkpoint, ranks and result."""
+    name = f"{case['model']}-seed{case['seed']}-{case['identity']}"
+    return out.joinpath("runs", case["dataset"], name)
+
+
+def rows(cases: Sequence[Case], *, out: Path) -> Iterator[Row]:
+    """Each run's row, in order: an earlier one where it was finished, else of a run now.
+
+    A run that fails is a row with ``failed``; it is tried again the next time. Says after each how far the
+    whole is.
+    """
+    finished: list[Row] = []
+    began = time.perf_counter()
+    for number, case in enumerate(cases, start=1):
+        row = earlier(case, out=out)
+        is_new = row is None
+        if row is None:
+            print(f"{number}/{len(cases)} {_title(case)} …", flush=True)
+            row = _run(case, out=out)
+        finished.append(row)
+        state = f"failed: {row['failed']}" if "failed" in row else "done" if is_new else "was done"
+        left = time_left([one for one in cases[number:] if earlier(one, out=out) is None], finished=finished)
+        spent = clock_time(time.perf_counter() - began)
+        print(f"{number}/{len(cases)} {_title(case)} {state}; {spent} so far, about {left} to go", flush=True)
+        yield row
+
+
+def earlier(case: Case, *, out: Path) -> Row | None:
+    """The row of this very run, if it was finished, with its users' ranks if they are asked for."""
+    row = running.read(folder_of(case, out=out) / "run.json")
+    if not row or (case["per_user"] and not row["per_user"]):
+        return None
+    return {**_facts(case, out=out), **row}
+
+
+def _run(case: Case, *, out: Path) -> Row:
+    folder = folder_of(case, out=out)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    (row,) = running.measured(_handed_over(case), module=MODULE, folder=folder)
+    row["seconds"] = time.perf_counter() - start
+    if "failed" in row:
+        running.write(folder / "failed.json", {"failed": row["failed"]})
+        return {**_facts(case, out=out), "failed": row["failed"], "seconds": row["seconds"]}
+    (folder / "failed.json").unlink(missing_ok=True)
+    running.write(folder / "run.json", row)
+    return {**_facts(case, out=out), **row}
+
+
+def _handed_over(case: Case) -> Case:
+    return {key: value for key, value in case.items() if key not in ("resolved", "params")}
+
+
+def _facts(case: Case, *, out: Path) -> Row:
+    return {**{key: case[key] for key in FACTS}, "folder": str(folder_of(case, out=out).relative_to(out))}
+
+
+def _title(case: Case) -> str:
+    return f"{case['dataset']} {case['model']} seed {case['seed']}"
+
+
+def time_left(open_: Sequence[Case], *, finished: Sequence[Row]) -> str:
+    """How long the open runs may take, by the median of the nearest kind of finished ones.
+
+    Nearest is of the same model and dataset, then of the same dataset, then any.
+    """
+    total = 0.0
+    for case in open_:
+        near = [
+            [row for row in finished if all(row[key] == case[key] for key in keys) and "failed" not in row]
+            for keys in (("model", "dataset"), ("dataset",), ())
+        ]
+        found = next((rows for rows in near if rows), None)
+        if found is None:
+            return "an unknown time"
+        total += statistics.median(row["seconds"] for row in found)
+    return clock_time(total)
+
+
+def clock_time(seconds: float) -> str:
+    """A duration in words.
+
+    >>> clock_time(59.6), clock_time(3599), clock_time(7260)
+    ('1 min', '1 h', '2 h 1 min')
+    """
+    minutes = round(seconds / 60)
+    if minutes == 0:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,182 @@
+"""One run of a comparison, in the process and the folder of its own: train, evaluate in both readings."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
+
+from recbole_kuaiformer import plugin
+from recbole_kuaiformer.benchmarks import measuring
+from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
+from recbole_kuaiformer.benchmarks.user_ranks import LIST_LENGTH, Noting, UserRanks, by_reading, ranks_of
+
+Row = dict[str, Any]
+
+RANKS = "ranks.npz"
+USERS_AT_ONCE = 256  # of models that are not sequential, whose eval_batch_size counts users x items
+CHECKPOINTS = Path("saved")
+
+
+class Run:
+    """A model, its data and its trainer, made as RecBole's ``run_recbole`` makes them.
+
+    Args:
+        case: ``comparison_settings.case``'s.
+        clock: keeps epochs and seconds.
+    """
+
+    def __init__(self, case: dict[str, Any], *, clock: EpochClock) -> None:
+        self.case, self.clock = case, clock
+        settings = {**case["settings"], **_resumed(case["model"])}
+        self.config = config = Config(case["model"], case["dataset"], config_dict=settings)
+        init_seed(config["seed"], config["reproducibility"])
+        init_logger(config)
+        dataset = create_dataset(config)
+        n_items = dataset.item_num - 1
+        config["topk"] = [k for k in config["topk"] if k <= n_items] or [n_items]
+        if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+            config["eval_batch_size"] = USERS_AT_ONCE * dataset.item_num
+        self.train_data, self.valid_data, self.test_data = data_preparation(config, dataset)
+        init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+        self.model = get_model(config["model"])(config, self.train_data._dataset).to(config["device"])
+        self.trainer = self._trainer(Timed, config=_for_validation(config))
+        self.trainer.clock = clock
+
+    def _trainer(self, mixin: type[Any], *, config: Any) -> Any:
+        kind = get_trainer(config["MODEL_TYPE"], config["model"])
+        return type(kind.__name__, (mixin, kind), {})(config, self.model)
+
+    @property
+    def first_reading(self) -> str:
+        """The reading whose numbers go without a name in RecBole's results."""
+        is_sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        return str(self.config["evaluate_history"]) if is_sequential else "masked"
+
+    def train(self, *, validated: Callable[[int, float], None] | None = None) -> None:
+        """Train to the end, or until the time is up.
+
+        Args:
+            validated: RecBole's callback_fn, in place of the clock's.
+        """
+        try:
+            self.trainer.fit(
+                self.train_data,
+                self.valid_data,
+                saved=True,
+                show_progress=False,
+                callback_fn=validated or self.clock.validated,
+            )
+        except OutOfTimeError:
+            self.trainer.logger.info(f"time budget of {self.clock.budget} s spent; the best epoch is kept")
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Test metrics of the best epoch by reading; the ranks of all users go to ranks.npz if asked for."""
+        judge = self._judge(self.config)
+        result = judge.evaluate(
+            self.test_data, load_best_model=True, model_file=self.trainer.saved_model_file
+        )
+        lists = copy.deepcopy(self.config)
+        k = LIST_LENGTH if LIST_LENGTH in lists["topk"] else min(lists["topk"])
+        needs_ranks = ["GAUC"] if self.case["per_user"] else []
+        lists["topk"], lists["metrics"] = [k], ["ItemCoverage", "GiniIndex", *needs_ranks]
+        second = self._judge(lists)
+        of_lists = second.evaluate(self.test_data, load_best_model=False)
+        result.update({key: value for key, value in of_lists.items() if not key.startswith("gauc")})
+        readings: dict[str, dict[str, float]] = {}
+        for reading, metric, value in by_reading(result, first=self.first_reading):
+            readings.setdefault(reading, {})[metric] = value
+        if self.case["per_user"]:
+            self._save_ranks(judge, second, readings=[*readings])
+        self.users = len(judge.users)
+        return readings
+
+    def _judge(self, config: Any) -> Any:
+        judge = self._trainer(Noting, config=config)
+        judge.eval_collector.data_collect(self.train_data)
+        return judge
+
+    def _save_ranks(self, judge: Any, second: Any, *, readings: list[str]) -> None:
+        hits = [struct["rec.topk"] for struct in judge.structs]
+        if any(bool((one[:, -1] != 1).any()) for one in hits):
+            judge.logger.warning("no ranks are saved: some users have several targets, or none")
+            return
+        pairs = zip(hits, (struct["rec.meanrank"] for struct in second.structs))
+        ranks = {name: ranks_of(*pair).numpy() for name, pair in zip(readings, pairs)}
+        dataset = self.train_data._dataset
+        users = dataset.id2token(dataset.uid_field, judge.users.numpy()).astype(str)
+        items = dataset.id2token(dataset.iid_field, judge.targets.numpy()).astype(str)
+        UserRanks(users, items, ranks).save(Path(RANKS))
+
+
+def _for_validation(config: Any) -> Any:
+    """The same, but that an epoch is judged by what chooses it alone: depth costs more than training.
+
+    Not where many scores are equal, as Pop's are: torch.topk places those differently for another depth.
+    """
+    metric, is_cut, k = str(config["valid_metric"]).partition("@")
+    lean = copy.deepcopy(config)
+    if is_cut and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        lean["topk"], lean["metrics"], lean["report_both"] = [int(k)], [metric], False
+    return lean
+
+
+def _resumed(model: str) -> dict[str, str]:
+    """``resume_from`` the last epoch of an interrupted training; RecBole's own models begin anew."""
+    if model in plugin.MODELS and (last := sorted(CHECKPOINTS.glob("*-last.pth"))):
+        return {"resume_from": str(last[-1])}
+    for file in CHECKPOINTS.glob("*.pth"):
+        file.unlink()
+    return {}
+
+
+def row(case: dict[str, Any]) -> Row:
+    """What the run came to: metrics by reading, and what they took."""
+    start = time.perf_counter()
+    clock = EpochClock(Path("epochs.json"), budget=case["time_budget"])
+    run = Run(case, clock=clock)
+    run.train()
+    readings = run.evaluate()
+    trainer = run.trainer
+    for file in CHECKPOINTS.glob("*-last.pth"):
+        file.unlink()  # the best epoch stays
+    cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    return {
+        "model": case["model"],
+        "dataset": case["dataset"],
+        "seed": case["seed"],
+        "readings": readings,
+        "valid_metric": str(run.config["valid_metric"]),
+        "valid_score": float(trainer.best_valid_score),
+        "valid_reading": run.first_reading,
+        "epochs": clock.epochs,
+        "best_epoch": clock.best_epoch(bigger=bool(run.config["valid_metric_bigger"])),
+        "train_seconds": clock.seconds,
+        "seconds": time.perf_counter() - start,
+        "peak_mib": measuring.process_mib("VmHWM"),
+        "cuda_peak_mib": cuda,
+        "parameters": sum(values.numel() for values in run.model.parameters()),
+        "test_users": run.users,
+        "per_user": bool(case["per_user"]),
+        "checkpoint": str(trainer.saved_model_file),
+    }
+
+
+def main() -> None:
+    """Measure the case that the argument describes."""
+    case = json.loads(sys.argv[1])
+    del sys.argv[1:]  # RecBole would read it
+    print(json.dumps(row(case)))
+
+
+if __name__ == "__main__":
+    main()

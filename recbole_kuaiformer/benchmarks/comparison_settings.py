@@ -1,0 +1,226 @@
+"""What each model of a comparison is given: the common protocol, and of all other keys those it knows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from recbole.config import Config
+from recbole.utils import ModelType, get_model
+
+from recbole_kuaiformer import checkpoint, defaults, plugin
+from recbole_kuaiformer.config import SettingsError, check_known_keys
+from recbole_kuaiformer.data.sequences import check_model
+
+Case = dict[
+    str, Any
+]  # {"kind", "model", "dataset", "seed", "settings", "time_budget", "per_user", "identity"}
+
+# Keys that say where and how loudly a run happens, not what comes out.
+_NOT_OF_A_RUN = {
+    "seed", "device", "gpu_id", "use_gpu", "data_path", "checkpoint_dir", "show_progress", "state", "verbose",
+    "config_files", "config_file", "resume_from", "local_rank", "worker", "log_wandb", "nproc", "ip", "port",
+    "index", "save_dataset", "save_dataloaders",
+}  # fmt: skip
+# Keys that RecBole lists nowhere and reads in some models alone; those name them in their properties.
+_OF_SOME_MODELS = {"loss_type", "reg_weight"}
+_DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a comparison was asked for beside models and datasets.
+
+    Attributes:
+        common: keys for every model that knows them.
+        own: keys for one model, by its name.
+        data_path: where the datasets lie, as in RecBole; empty for RecBole's own place.
+        params: folder of searched settings, <dataset>/<Model>.yaml.
+        max_epochs: bound on every training; None leaves it to each model's ``epochs``.
+        time_budget: seconds of training after which a run stops; None for no bound.
+        per_user: whether the ranks of every test user's target are saved.
+    """
+
+    common: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_path: str = ""
+    params: Path | None = None
+    max_epochs: int | None = None
+    time_budget: float | None = None
+    per_user: bool = True
+
+
+def assignments(given: Iterable[str], *, models: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys for all models, and keys by model, out of ``key=value`` and ``Model.key=value``.
+
+    >>> assignments(["topk=[5]", "SASRec.n_layers=3"], models=["SASRec"])
+    ({'topk': '[5]'}, {'SASRec': {'n_layers': '3'}})
+
+    Raises:
+        SettingsError: a text without =, or of a model that is not compared.
+    """
+    common: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
+    known = list(models)
+    for text in given:
+        name, is_there, value = text.partition("=")
+        if not is_there or not name:
+            raise SettingsError(f"--set: {text!r} is no key=value")
+        parsed = None if value == "~" else value  # the rest RecBole reads as it reads its command line
+        model, of_a_model, key = name.partition(".")
+        if not of_a_model:
+            common[name] = parsed
+        elif model in known:
+            own.setdefault(model, {})[key] = parsed
+        else:
+            raise SettingsError(f"--set: {text!r} is for {model}, which is not among {', '.join(known)}")
+    return common, own
+
+
+@contextmanager
+def no_arguments() -> Iterator[None]:
+    """Within the block RecBole's Config finds no command line: ours is not its own."""
+    before = sys.argv
+    sys.argv = before[:1]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def configuration(model: str, dataset: str, *, given: Mapping[str, Any]) -> Any:
+    """RecBole's Config of these settings alone.
+
+    Raises:
+        SettingsError: there is no such model, or a key is wrong.
+    """
+    try:
+        get_model(model)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise SettingsError(f"RecBole and this package have no model {model!r}") from error
+    with no_arguments():
+        return Config(model, dataset, config_dict=dict(given))
+
+
+def known_keys(config: Any) -> set[str]:
+    """Keys that have a meaning for the configuration's model."""
+    listed = {key for keys in config.parameters.values() for key in keys}
+    return {*config.final_config_dict} | listed | ({*plugin._UNLISTED_KEYS} - _OF_SOME_MODELS)
+
+
+def protocol() -> dict[str, Any]:
+    """properties/comparison.yaml."""
+    text = (defaults.properties_folder() / "comparison.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def settings_for(model: str, dataset: str, *, request: Request) -> dict[str, Any]:
+    """All settings given to a model on a dataset, beside its seed.
+
+    Raises:
+        SettingsError: a key for this model alone is unknown to it, or a value is wrong.
+    """
+    place = {"data_path": request.data_path} if request.data_path else {}
+    base = configuration(model, dataset, given=place)
+    known = known_keys(base)
+    own = request.own.get(model, {})
+    if unknown := [key for key in own if key not in known]:
+        check_known_keys(unknown, ours=known, known=known)
+    bound = {} if request.max_epochs is None else {"epochs": request.max_epochs}
+    settings = {
+        **_known(protocol(), known),
+        **place,
+        **_fitting(base),
+        **_chosen(model, dataset, folder=request.params),
+        **bound,
+        **_known(request.common, known),
+        **own,
+    }
+    if not _can_be_on_the_log(base):
+        settings.pop("sequences", None)
+    return {**settings, "show_progress": False, "checkpoint_dir": "saved"}
+
+
+def _known(given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key in known}
+
+
+def _fitting(base: Any) -> dict[str, Any]:
+    """RecBole's default columns leave out the time, without which there is no order."""
+    columns = (base["load_col"] or {}).get("inter")
+    if columns is None or base["TIME_FIELD"] in columns:
+        return {}
+    return {"load_col": {**base["load_col"], "inter": [*columns, base["TIME_FIELD"]]}}
+
+
+def _can_be_on_the_log(base: Any) -> bool:
+    if base["MODEL_TYPE"] != ModelType.SEQUENTIAL or base["model"] in plugin.MODELS:
+        return False
+    try:
+        check_model(base)
+    except SettingsError:
+        return False
+    return True
+
+
+def _chosen(model: str, dataset: str, *, folder: Path | None) -> dict[str, Any]:
+    """What a search has found best for the model; empty where nothing was searched."""
+    file = None if folder is None else folder / dataset / f"{model}.yaml"
+    if file is None or not file.is_file():
+        return {}
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+
+
+def check_common(request: Request, *, models: Iterable[str], datasets: Iterable[str]) -> None:
+    """Refuse a key for all models that none of them knows.
+
+    Raises:
+        SettingsError: names the key, and the nearest known one.
+    """
+    place = {"data_path": request.data_path} if request.data_path else {}
+    dataset = next(iter(datasets))
+    known = set().union(*(known_keys(configuration(model, dataset, given=place)) for model in models))
+    check_known_keys(request.common, ours=known, known=known)
+
+
+def case(model: str, dataset: str, *, seed: int, request: Request) -> Case:
+    """One run: what it is given, and the identity of all that decides its outcome.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+    settings = settings_for(model, dataset, request=request)
+    config = configuration(model, dataset, given=settings)
+    resolved = checkpoint.plain_config(config)["final"]
+    decisive = {key: value for key, value in resolved.items() if key not in _NOT_OF_A_RUN}
+    budget = {"time_budget": request.time_budget, "seed": seed, "files": _digest(Path(config["data_path"]))}
+    whole = json.dumps({**decisive, **budget}, sort_keys=True)
+    return {
+        "kind": "run",
+        "model": model,
+        "dataset": dataset,
+        "seed": seed,
+        "settings": {**settings, "seed": seed},
+        "time_budget": request.time_budget,
+        "per_user": request.per_user,
+        "identity": hashlib.sha256(whole.encode()).hexdigest()[:12],
+        "resolved": decisive,
+        "params": _chosen(model, dataset, folder=request.params),
+    }
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of the dataset's files, in order of their names; of nothing where there are none yet."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*")):
+        if file.suffix in _DATA_FILES:
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,123 @@
+"""Runs → one line for each model and reading: mean and deviation over the seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_kuaiformer.config import READINGS
+
+Rows = list[dict[str, Any]]
+
+COSTS = ("train_seconds", "epochs", "peak_mib", "cuda_peak_mib", "parameters", "valid_score")
+# Of these metrics the tables show these cut-offs alone (where they were measured); the JSON holds all.
+SHOWN = {
+    "recall": (10, 50, 100, 200, 500, 1000), "ndcg": (10, 50, 200), "mrr": (10,),
+    "itemcoverage": (10,), "giniindex": (10,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation; the latter is None of a single value."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of the values of the seeds.
+
+        >>> Spread.of([1.0, 2.0, 3.0])
+        Spread(mean=2.0, std=1.0)
+        """
+        held = list(values)
+        return cls(statistics.fmean(held), statistics.stdev(held) if len(held) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model in one reading of history.
+
+    Attributes:
+        metrics: by name and cut-off, as recall@10; empty where the model has no such reading.
+        costs: what training took, by the names of COSTS.
+    """
+
+    model: str
+    reading: str
+    n_seeds: int
+    metrics: dict[str, Spread]
+    costs: dict[str, Spread]
+
+
+def lines(rows: Rows) -> list[Line]:
+    """A line for each model and each reading that any model has, models in the order of the rows."""
+    finished = [row for row in rows if "failed" not in row]
+    readings = [name for name in READINGS if any(name in row["readings"] for row in finished)]
+    return [
+        _line([row for row in finished if row["model"] == model], reading=reading)
+        for reading in readings
+        for model in dict.fromkeys(row["model"] for row in finished)
+    ]
+
+
+def _line(rows: Rows, *, reading: str) -> Line:
+    measured = [row["readings"][reading] for row in rows if reading in row["readings"]]
+    names = [name for name in (measured[0] if measured else ()) if all(name in one for one in measured)]
+    return Line(
+        model=rows[0]["model"],
+        reading=reading,
+        n_seeds=len(rows),
+        metrics={name: Spread.of(one[name] for one in measured) for name in names},
+        costs={
+            name: Spread.of(row[name] for row in rows)
+            for name in COSTS
+            if all(row[name] is not None for row in rows)
+        },
+    )
+
+
+def shown_metrics(found: Iterable[Line]) -> list[str]:
+    """Names of the metrics that tables show, in their order; all of them where none is among SHOWN."""
+    there = dict.fromkeys(name for line in found for name in line.metrics)
+    chosen = [f"{metric}@{k}" for metric, cuts in SHOWN.items() for k in cuts if f"{metric}@{k}" in there]
+    missing = [name for name in there if name.partition("@")[0] not in SHOWN]
+    if not any(name.startswith("recall@") for name in chosen):
+        return list(there)
+    return chosen + missing
+
+
+def warnings(rows: Rows) -> list[str]:
+    """What makes the numbers of a dataset not comparable, or less so; empty where nothing does."""
+    finished = [row for row in rows if "failed" not in row]
+    said = []
+    users = {row["model"]: row["test_users"] for row in finished}
+    if len(set(users.values())) > 1:
+        said.append(f"The models were tested on different users: {_listed(users)}.")
+    lengths = {
+        row["model"]: row["resolved"].get("MAX_ITEM_LIST_LENGTH")
+        for row in finished
+        if row["valid_reading"] == row["resolved"]["evaluate_history"] or len(row["readings"]) > 1
+    }
+    if len(set(lengths.values())) > 1:
+        said.append(
+            f"The models read histories of different length: {_listed(lengths)}. "
+            "`--set MAX_ITEM_LIST_LENGTH=…` gives all of them one."
+        )
+    seeds = {row["model"]: sum(one["model"] == row["model"] for one in finished) for row in finished}
+    if len(set(seeds.values())) > 1:
+        said.append(f"The models have different numbers of seeds: {_listed(seeds)}.")
+    if any(row["readings"].keys() != {*READINGS} for row in finished):
+        partial = dict.fromkeys(row["model"] for row in finished if row["readings"].keys() != {*READINGS})
+        said.append(
+            f"{', '.join(partial)}: no numbers with history kept; RecBole always leaves a user's history out "
+            "of the ranking of models that are not sequential, in validation too."
+        )
+    return said
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

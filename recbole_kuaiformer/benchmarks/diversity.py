@@ -1,0 +1,231 @@
+"""What λ costs: python -m recbole_kuaiformer.benchmarks.diversity --checkpoint FILE --category … --out DIR.
+
+Accuracy against the diversity of categories, over the λ of the controllable aggregation of ComiRec, on the
+test split of a trained checkpoint. Writes diversity.csv and diversity.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.quick_start import load_data_and_model
+from recbole.utils import get_trainer
+from torch import Tensor
+
+from recbole_kuaiformer.benchmarks.comparison_settings import no_arguments
+from recbole_kuaiformer.benchmarks.tables import COLOURS
+from recbole_kuaiformer.checkpoint import CheckpointError
+from recbole_kuaiformer.config import READINGS, SettingsError
+from recbole_kuaiformer.index.choose import build_index
+from recbole_kuaiformer.index.diversity import choose_diverse
+from recbole_kuaiformer.index.multi_interest import Exclusions, Retrieved, retrieve
+from recbole_kuaiformer.models.dot_product import dot_product_model
+
+WEIGHTS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+VALUES = ("first", "last", "most_common")
+COLUMNS = ("weight", "lambda", "hit", "ndcg", "diversity")
+USERS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Users:
+    """Test users with everything that ranking them takes.
+
+    Attributes:
+        interests: [U, K, D]. targets: [U] item ids. items: [N, D], row 0 is padding.
+        excluded: what leaves each user's list; None for nothing.
+        item_feat: RecBole's features of the items.
+    """
+
+    interests: Tensor
+    targets: Tensor
+    items: Tensor
+    excluded: Exclusions | None
+    item_feat: Any
+
+
+class _Gathering:
+    """Mixed into a trainer: ``evaluate`` keeps the batches that would be searched."""
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        recbole: Any = super()
+        found = recbole._full_sort_batch_eval(batched_data)
+        self.__dict__.setdefault("batches", []).append(found[1:])
+        return found
+
+
+def users_of(checkpoint: Path, *, history: str) -> Users:
+    """The test users of a checkpoint, their interests encoded by its model.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SettingsError: the model's score is no dot product.
+    """
+    with no_arguments():
+        config, model, dataset, _, _, test_data = load_data_and_model(str(checkpoint))
+    config["report_both"], config["evaluator"], config["strict"] = True, "faiss", True
+    kind = get_trainer(config["MODEL_TYPE"], config["model"])
+    trainer = type(kind.__name__, (_Gathering, kind), {})(config, model)
+    trainer.evaluate(test_data, load_best_model=False)
+    starts, interests, excluded = 0, [], []
+    for batch, _, _ in trainer.batches:
+        pairs = batch.excluded.get(history)
+        if pairs is not None:
+            excluded.append((pairs.rows + starts, pairs.item_ids))
+        interests.append(batch.interests)
+        starts += len(batch.interests)
+    vectors = dot_product_model(model)
+    assert vectors is not None  # strict
+    with torch.no_grad():
+        items = vectors.item_vectors().detach().contiguous()
+    return Users(
+        torch.cat(interests).detach(),
+        torch.cat([positive_i for *_, positive_i in trainer.batches]).to(items.device),
+        items,
+        Exclusions.of(*(torch.cat(part) for part in zip(*excluded))) if excluded else None,
+        dataset.item_feat,
+    )
+
+
+def categories_of(item_feat: Any, field: str, *, value: str = "first") -> Tensor:
+    """A number for each item's category [N]; 0 where it is unknown.
+
+    Args:
+        item_feat: RecBole's features of the items.
+        field: a token or token_seq field of the .item file.
+        value: which of an item's several values counts: the first, the last, or the most common one in the
+            catalogue.
+
+    Raises:
+        SettingsError: there is no such field, or it is no token.
+    """
+    if item_feat is None or field not in item_feat:
+        loaded = [] if item_feat is None else [*item_feat.interaction]
+        raise SettingsError(f"--category: the items have no field {field!r}; loaded are {loaded} (load_col)")
+    values: Tensor = item_feat[field]
+    if values.is_floating_point():
+        raise SettingsError(f"--category: {field!r} holds numbers, not categories")
+    if values.ndim == 1:
+        return values.long()
+    values = values.long()
+    there = values > 0
+    if value == "most_common":
+        counts = torch.bincount(values[there], minlength=int(values.max()) + 1)
+        place = (counts[values] * there).argmax(1)
+    elif value == "last":
+        place = (torch.arange(values.shape[1]) * there).argmax(1)
+    else:
+        place = there.int().argmax(1)
+    return values.gather(1, place[:, None]).squeeze(1)
+
+
+def pair_diversity(categories: Tensor) -> Tensor:
+    """Share of a list's pairs whose categories differ, [U] (Diversity@N of ComiRec, KDD 2020).
+
+    An unknown category, 0, differs from every other one.
+
+    >>> pair_diversity(torch.tensor([[1, 1, 2, 2, 2], [3, 3, 3, 3, 3], [0, 0, 1, 0, 0]])).tolist()
+    [0.6000000238418579, 0.0, 1.0]
+    """
+    n = categories.shape[1]
+    same = (categories[:, :, None] == categories[:, None, :]) & (categories > 0)[:, :, None]
+    same &= ~torch.eye(n, dtype=torch.bool, device=categories.device)
+    return 1 - same.sum((1, 2)) / max(1, n * (n - 1))
+
+
+def curve(
+    users: Users, *, categories: Tensor, k: int, pool: int, weights: Sequence[float]
+) -> list[dict[str, float]]:
+    """HR@k, NDCG@k and the diversity of the list of k, for each weight.
+
+    Args:
+        users: of the test split.
+        categories: of each item id, [N].
+        k: length of the lists.
+        pool: items that a list is chosen from, the best by score.
+        weights: λ in units of the mean distance between the first and the last score of a pool.
+    """
+    index, _ = build_index("auto", users.items)
+    found = retrieve(index, users.interests, k=min(pool, len(users.items) - 1), excluded=users.excluded)
+    scores = found.scores.masked_fill(found.scores.isinf(), torch.nan)
+    spread = float((scores[:, 0] - scores.nan_to_num(nan=torch.inf).amin(1)).mean())
+    rows = []
+    for weight in weights:
+        hits, ndcg, diversity = [], [], []
+        for block in torch.arange(len(users.targets)).split(USERS_AT_ONCE):
+            part = Retrieved(found.item_ids[block], found.scores[block], found.interests[block])
+            ids = choose_diverse(part, k=k, categories=categories, weight=weight * spread).item_ids
+            is_target = ids == users.targets[block, None]
+            hits.append(is_target.any(1).double())
+            ndcg.append((is_target / torch.log2(torch.arange(ids.shape[1], device=ids.device) + 2.0)).sum(1))
+            diversity.append(pair_diversity(categories.to(ids.device)[ids]).double())
+        means = (float(torch.cat(part).mean()) for part in (hits, ndcg, diversity))
+        rows.append(
+            dict(zip(("weight", "lambda", "hit", "ndcg", "diversity"), (weight, weight * spread, *means)))
+        )
+    return rows
+
+
+def write(rows: list[dict[str, float]], *, out: Path, k: int) -> bool:
+    """diversity.csv, and diversity.png if there is matplotlib."""
+    with (out / "diversity.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=[*rows[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure = pyplot.figure(figsize=(5, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([row["diversity"] for row in rows], [row["hit"] for row in rows], "o-", color=COLOURS[0])
+    for row in rows:
+        axis.annotate(f"{row['weight']:g}", (row["diversity"], row["hit"]), fontsize=8, xytext=(4, 4),
+                      textcoords="offset points")  # fmt: skip
+    axis.set(xlabel=f"diversity of categories@{k}", ylabel=f"HR@{k}", title="at each point λ, in spreads")
+    axis.grid(alpha=0.3)
+    figure.savefig(out / "diversity.png", dpi=150)
+    pyplot.close(figure)
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.diversity")
+    parser.add_argument("--checkpoint", required=True, help="of this package, or of RecBole")
+    parser.add_argument("--category", required=True, help="field of the items, token or token_seq")
+    parser.add_argument("--value", choices=VALUES, default="first", help="which of several values counts")
+    parser.add_argument("--out", required=True, help="folder of the results")
+    parser.add_argument("-k", type=int, default=50, help="length of the lists")
+    parser.add_argument("--pool", type=int, default=200, help="best items that a list is chosen from")
+    parser.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), help="λ, in spreads")
+    parser.add_argument("--history", choices=READINGS, default="masked")
+    args = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    out = Path(args.out)
+    try:
+        users = users_of(Path(args.checkpoint), history=args.history)
+        categories = categories_of(users.item_feat, args.category, value=args.value)
+        rows = curve(users, categories=categories, k=args.k, pool=args.pool, weights=args.weights)
+    except (SettingsError, CheckpointError, FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    out.mkdir(parents=True, exist_ok=True)
+    if not write(rows, out=out, k=args.k):
+        print("matplotlib is not installed: no plot (pip install matplotlib)")
+    for row in rows:
+        print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Seconds of training, epoch by epoch, in a file: a continued run knows what it has spent."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from recbole_kuaiformer.benchmarks import running
+
+SAYS_AFTER = 30.0  # seconds between two lines about the training
+
+
+class OutOfTimeError(Exception):
+    """The time budget was spent by the epochs before."""
+
+
+class EpochClock:
+    """What the epochs of a training took and reached.
+
+    Validation is not counted: it costs the same whatever was trained, and models differ in it.
+
+    Args:
+        file: where it is kept.
+        budget: seconds of training; once they are spent no further epoch begins. None for no bound.
+    """
+
+    def __init__(self, file: Path, *, budget: float | None) -> None:
+        self._file, self.budget = file, budget
+        held = running.read(file)
+        self._seconds: list[float] = held.get("seconds", [])
+        self._valid: list[tuple[int, float]] = [tuple(pair) for pair in held.get("valid", [])]
+        self._said = time.perf_counter()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self._seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds they took, without validation."""
+        return sum(self._seconds)
+
+    def best_epoch(self, *, bigger: bool) -> int | None:
+        """Number, from 1, of the first epoch that validated best; None where nothing was validated."""
+        sign = 1 if bigger else -1
+        best = max(self._valid, key=lambda pair: (sign * pair[1], -pair[0]), default=None)
+        return None if best is None else best[0] + 1
+
+    def begin(self, epoch: int) -> None:
+        """Forget what was spent on this epoch and later ones before an interruption.
+
+        Raises:
+            OutOfTimeError: there is no time left for another epoch.
+        """
+        del self._seconds[epoch:]
+        self._valid = [pair for pair in self._valid if pair[0] < epoch]
+        if self.budget is not None and self._seconds and self.seconds >= self.budget:
+            raise OutOfTimeError
+
+    def trained(self, seconds: float) -> None:
+        """An epoch more is done."""
+        self._seconds.append(seconds)
+        self._keep()
+
+    def validated(self, epoch: int, score: float) -> None:
+        """RecBole's ``callback_fn``: what an epoch reached."""
+        self._valid.append((epoch, float(score)))
+        self._keep()
+        if time.perf_counter() - self._said > SAYS_AFTER:
+            self._said = time.perf_counter()
+            line = f"epoch {epoch + 1}: valid {score:.4f}, {self.seconds:.0f} s of training"
+            print(f"{running.PROGRESS}{line}", file=sys.stderr, flush=True)
+
+    def _keep(self) -> None:
+        running.write(self._file, {"seconds": self._seconds, "valid": self._valid})
+
+
+class Timed:
+    """Mixed into a trainer: its epochs are timed, and none begins after the time is up."""
+
+    clock: EpochClock
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        recbole: Any = super()
+        self.clock.begin(epoch_idx)
+        start = time.perf_counter()
+        loss = recbole._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        self.clock.trained(time.perf_counter() - start)
+        return loss

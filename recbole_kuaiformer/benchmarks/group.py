@@ -1,0 +1,143 @@
+"""RecBole's run_recbole_group.py with this package's models among RecBole's.
+
+python -m recbole_kuaiformer.benchmarks.group --model_list=KuaiFormer,SASRec --dataset=ml-100k
+
+The same flags and the same two LaTeX files. For means over seeds and equal terms there is benchmarks.compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.config import Config
+from recbole.utils import list_to_latex
+
+from recbole_kuaiformer.benchmarks.comparison_settings import (
+    Request,
+    check_common,
+    configuration,
+    known_keys,
+    no_arguments,
+)
+from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.quick_start import USER_ERRORS, fail, run
+
+Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What each model came to, a dict of ``Model`` and RecBole's metrics for each; and both as LaTeX."""
+
+    valid: Results
+    test: Results
+    valid_latex: str
+    test_latex: str
+
+
+def run_group(
+    models: Sequence[str],
+    dataset: str,
+    *,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    **place: Any,
+) -> Group:
+    """Run each model with RecBole's ``run``; a model gets of files and dict the keys that it knows.
+
+    Args:
+        models: names, RecBole's or ours.
+        dataset: its name.
+        config_file_list: yaml files, as in RecBole; the dict comes before them.
+        config_dict: keys and values, as in RecBole.
+        place: further arguments of ``run``: saved, nproc, world_size, ip, port, group_offset.
+
+    Raises:
+        SettingsError: there is no such model, or none of them knows a key.
+    """
+    given = {**_of_files(config_file_list or ()), **(config_dict or {})}
+    known = {model: known_keys(configuration(model, dataset, given=_place(given))) for model in models}
+    check_common(
+        Request(common=given, data_path=given.get("data_path", "")), models=models, datasets=[dataset]
+    )
+    valid, test, bigger = [], [], True
+    for model in models:
+        settings = {key: value for key, value in given.items() if key in known[model]}
+        result = run(model, dataset, config_dict=settings, **place)
+        valid.append({"Model": model, **result["best_valid_result"]})
+        test.append({"Model": model, **result["test_result"]})
+        bigger = result["valid_score_bigger"]
+    return Group(valid, test, _latex(valid, bigger=bigger), _latex(test, bigger=bigger))
+
+
+def _latex(results: Results, *, bigger: bool) -> str:
+    """RecBole's table; in bold the best of each metric that all models have."""
+    metrics = [key for key in results[0] if key != "Model" and all(key in one for one in results)]
+    _, text = list_to_latex(convert_list=results, bigger_flag=bigger, subset_columns=metrics)
+    return str(text)
+
+
+def _of_files(files: Sequence[str]) -> dict[str, Any]:
+    """The keys of yaml files, read as RecBole reads them; later files first."""
+    if not files:
+        return {}
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file}: no such configuration file")
+    with no_arguments():
+        return dict(Config("Pop", "any", config_file_list=list(files)).file_config_dict)
+
+
+def _place(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"data_path": given["data_path"]} if "data_path" in given else {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """RecBole's command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_kuaiformer.benchmarks.group",
+        epilog="--any_key=value sets any key of the configuration of the models that know it",
+    )
+    parser.add_argument("--model_list", "-m", default="KuaiFormer", help="names, separated by commas")
+    parser.add_argument("--dataset", "-d", default="ml-100k")
+    parser.add_argument("--config_files", default=None, help="yaml files, separated by spaces")
+    parser.add_argument("--valid_latex", default="./latex/valid.tex", help="where the valid table goes")
+    parser.add_argument("--test_latex", default="./latex/test.tex", help="where the test table goes")
+    parser.add_argument("--nproc", type=int, default=1)
+    args, more = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with no_arguments():
+            group = run_group(
+                args.model_list.split(","),
+                args.dataset,
+                config_file_list=args.config_files.split() if args.config_files else None,
+                config_dict=_keys(more),
+                nproc=args.nproc,
+            )
+    except USER_ERRORS as error:
+        return fail(str(error))
+    for name, text in ((args.valid_latex, group.valid_latex), (args.test_latex, group.test_latex)):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text, encoding="utf-8")
+        print(name)
+    return 0
+
+
+def _keys(arguments: Sequence[str]) -> dict[str, str]:
+    """``--key=value`` of the command line; RecBole reads the values."""
+    keys = {}
+    for text in arguments:
+        name, is_there, value = text.removeprefix("--").partition("=")
+        if not is_there or not text.startswith("--"):
+            raise SettingsError(f"{text!r} is no --key=value")
+        keys[name] = value
+    return keys
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Hyper-parameters: python -m recbole_kuaiformer.benchmarks.search --model … --dataset … --out DIR.
+
+Searches properties/search/<Model>.yaml with Optuna on the validation split, under the protocol of
+benchmarks.compare; the test split is not looked at. Every model gets the same number of trials and the same
+time for each. Writes <dataset>/<Model>.yaml, which `compare --params DIR` and --config_files read, and
+<Model>.json with all trials. An interrupted search goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_kuaiformer.benchmarks.comparison_settings import Request, assignments, case
+from recbole_kuaiformer.benchmarks.search_space import space
+from recbole_kuaiformer.benchmarks.search_study import Search, optuna_library
+from recbole_kuaiformer.config import SettingsError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    options = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.search")
+    options.add_argument("--model", nargs="+", required=True, help="one or more")
+    options.add_argument("--dataset", nargs="+", required=True, help="one or more")
+    options.add_argument("--trials", type=int, required=True, help="of each model on each dataset")
+    options.add_argument("--out", required=True, help="folder of the results")
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--data_path", default="", help="where the datasets lie, as in RecBole")
+    options.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
+    options.add_argument("--max_epochs", type=int, default=None, help="bound on every trial")
+    options.add_argument(
+        "--time_budget", type=float, default=None, metavar="SECONDS", help="of training, for each trial"
+    )
+    return options
+
+
+def searches(args: argparse.Namespace) -> list[Search]:
+    """What the command line asks for.
+
+    Raises:
+        SettingsError: a model has no space, or a setting is wrong.
+    """
+    common, own = assignments(args.set, models=args.model)
+    request = Request(
+        common=common,
+        own=own,
+        data_path=str(Path(args.data_path).resolve()) if args.data_path else "",
+        max_epochs=args.max_epochs,
+        time_budget=args.time_budget,
+    )
+    found = []
+    for dataset in args.dataset:
+        for model in args.model:
+            space(model)
+            case(model, dataset, seed=args.seed, request=request)
+            folder = Path(args.out).resolve() / dataset
+            found.append(Search(model, dataset, request, n_trials=args.trials, seed=args.seed, folder=folder))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns 1 if a model has no finished trial, 2 for a wrong setting."""
+    args = parser().parse_args(sys.argv[1:] if arguments is None else arguments)
+    try:
+        optuna_library()
+        asked = searches(args)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    missing = 0
+    for search in asked:
+        search.run()
+        file = search.folder / f"{search.model}.yaml"
+        missing += not file.is_file()
+        print(file if file.is_file() else f"{search.dataset} {search.model}: no trial was finished")
+    return int(missing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

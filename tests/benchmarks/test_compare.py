@@ -1,0 +1,203 @@
+"""A comparison: its numbers are RecBole's, nothing is run twice, ranks give the metrics."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from recbole.quick_start import run_recbole
+
+from recbole_kuaiformer.benchmarks import compare, comparison_run, running
+from recbole_kuaiformer.benchmarks.comparison_settings import Request, case
+from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
+from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
+from tests import worlds
+
+SET = ["topk=[5,10,20,50]", "MAX_ITEM_LIST_LENGTH=12", "train_batch_size=128"]
+MODELS = ["ComiRecSA", "SASRec", "Pop", "GRU4Rec"]
+N_ITEMS = 24
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """One seed of four models, of which the last one crashes."""
+    home = tmp_path_factory.mktemp("grid")
+    data_path = worlds.two_interests(home / "data", n_users=60, length=15)
+    given = ["--datasets", "twofold", "--data_path", data_path, "--max_epochs", "2", "--set", *SET]
+    given += ["--out", str(home / "out"), "--seeds", "1"]
+    assert compare.main([*given, "--models", *MODELS, "--set", "GRU4Rec.num_layers=0"]) == 1  # a run failed
+    rows = json.loads((home / "out" / "twofold.json").read_text())["runs"]
+    return {
+        "out": home / "out",
+        "given": given,
+        "rows": {row["model"]: row for row in rows},
+        "path": data_path,
+    }
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    return tmp_path
+
+
+def of(grid, model):
+    common = dict(pair.split("=") for pair in SET)
+    request = Request(common=common, data_path=grid["path"], max_epochs=2)
+    return case(model, "twofold", seed=1, request=request)
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "SASRec", "Pop"])
+def test_numbers_are_those_of_run_recbole_with_the_same_settings(grid, home, model):
+    row = grid["rows"][model]
+    theirs = run_recbole(model, "twofold", config_dict={**of(grid, model)["settings"], "topk": [5, 10, 20]})
+    found = theirs["test_result"]
+    assert row["valid_score"] == float(theirs["best_valid_score"])
+    readings = ("masked",) if model == "Pop" else ("kept", "masked")
+    assert set(row["readings"]) == {*readings}
+    for reading in readings:
+        suffix = "_masked" if reading == "masked" and model != "Pop" else ""
+        for metric in ("recall", "ndcg", "mrr"):
+            for k in (5, 10, 20):
+                assert row["readings"][reading][f"{metric}@{k}"] == float(found[f"{metric}@{k}{suffix}"])
+
+
+def test_coverage_and_gini_are_recboles_of_the_lists_of_ten(grid, home):
+    given = {**of(grid, "SASRec")["settings"], "topk": [10], "metrics": ["ItemCoverage", "GiniIndex", "NDCG"]}
+    found = run_recbole("SASRec", "twofold", config_dict=given)["test_result"]
+    for metric in ("itemcoverage@10", "giniindex@10"):
+        assert grid["rows"]["SASRec"]["readings"]["kept"][metric] == float(found[metric])
+        assert grid["rows"]["SASRec"]["readings"]["masked"][metric] == float(found[f"{metric}_masked"])
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "SASRec", "Pop"])
+def test_ranks_of_users_give_the_metrics(grid, model):
+    row = grid["rows"][model]
+    ranks = UserRanks.load(grid["out"] / row["folder"] / "ranks.npz")
+    assert len(set(ranks.users.tolist())) == len(ranks.users) == row["test_users"] == 60
+    assert set(ranks.ranks) == set(row["readings"])
+    for reading, held in ranks.ranks.items():
+        assert held.min() >= 1
+        assert held.max() <= N_ITEMS
+        for metric in ("recall", "ndcg", "mrr"):
+            for k in (5, 10, 20):
+                value = OF_A_USER[metric](held, k=k).mean()
+                assert row["readings"][reading][f"{metric}@{k}"] == pytest.approx(value, abs=2e-6)
+
+
+def test_every_model_was_asked_for_the_same_item_of_each_user(grid):
+    last = {}
+    for line in (grid["out"].parent / "data" / "twofold" / "twofold.inter").read_text().splitlines()[1:]:
+        user, item, _ = line.split("\t")
+        last[user] = item
+    for model in ("ComiRecSA", "SASRec", "Pop"):
+        ranks = UserRanks.load(grid["out"] / grid["rows"][model]["folder"] / "ranks.npz")
+        assert dict(zip(ranks.users.tolist(), ranks.items.tolist())) == last
+
+
+def test_no_rank_is_better_with_the_history_in_the_way(grid):
+    ranks = UserRanks.load(grid["out"] / grid["rows"]["SASRec"]["folder"] / "ranks.npz").ranks
+    assert (ranks["masked"] <= ranks["kept"]).all()
+    assert (ranks["masked"] < ranks["kept"]).any()
+
+
+def test_a_crash_is_recorded_with_its_reason(grid):
+    row = grid["rows"]["GRU4Rec"]
+    assert row["failed"].startswith("ValueError: num_layers must be greater than zero")
+    assert "- run GRU4Rec seed 1: ValueError: num_layers" in (grid["out"] / "twofold.md").read_text()
+    assert (grid["out"] / row["folder"] / "failed.json").is_file()
+
+
+def test_a_run_that_is_killed_says_so(tmp_path):
+    code = "import os, sys; print('epoch 7', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
+    (tmp_path / "doomed.py").write_text(code)
+    (row,) = running.measured({"kind": "run"}, module="doomed", folder=tmp_path)
+    assert row["failed"].startswith("killed by signal 9")
+    assert row["failed"].endswith("it had said last: epoch 7")
+
+
+def test_tables_pictures_and_tests_are_there(grid):
+    with (grid["out"] / "twofold.csv").open() as file:
+        lines = {(line["model"], line["history"]): line for line in csv.DictReader(file)}
+    assert set(lines) == {(m, h) for m in ("ComiRecSA", "SASRec", "Pop") for h in ("kept", "masked")}
+    for (model, reading), line in lines.items():
+        for metric, value in grid["rows"][model]["readings"].get(reading, {}).items():
+            assert float(line[f"{metric} mean"]) == value
+    assert lines["Pop", "kept"]["recall@10 mean"] == ""
+    pairs = json.loads((grid["out"] / "significance.json").read_text())
+    asked = {(one["history"], one["metric"], one["first"], one["second"]) for one in pairs}
+    with_pop = {("ComiRecSA", "Pop"), ("SASRec", "Pop")}
+    assert asked == {
+        (reading, metric, *pair)
+        for reading in ("kept", "masked")
+        for metric in ("ndcg@10", "recall@10")
+        for pair in {("ComiRecSA", "SASRec")} | (with_pop if reading == "masked" else set())
+    }
+    for one in pairs:
+        mine, theirs = (grid["rows"][one[who]]["readings"][one["history"]] for who in ("first", "second"))
+        assert one["difference"] == pytest.approx(mine[one["metric"]] - theirs[one["metric"]], abs=2e-6)
+    pytest.importorskip("matplotlib")
+    assert (grid["out"] / "twofold.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_finished_is_not_run_again_and_a_changed_setting_is(grid, capsys):
+    folder = grid["out"] / "runs" / "twofold"
+    before = {file: file.read_bytes() for file in folder.rglob("run.json")}
+    assert compare.main([*grid["given"], "--models", "SASRec", "Pop", "--set", "Pop.topk=[5,10]"]) == 0
+    said = capsys.readouterr().out
+    assert "1/2 twofold SASRec seed 1 was done" in said
+    assert "2/2 twofold Pop seed 1 done" in said
+    assert {file: file.read_bytes() for file in before} == before
+    new = {*folder.rglob("run.json")} - {*before}
+    assert [json.loads(file.read_text())["model"] for file in new] == ["Pop"]
+
+
+class Unplugged(EpochClock):
+    def begin(self, epoch):
+        super().begin(epoch)
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_goes_on_to_the_same_end(grid, home, monkeypatch):
+    run = of(grid, "ComiRecSA")
+    run["settings"]["epochs"] = 5
+    whole, parts = home / "whole", home / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    monkeypatch.chdir(whole)
+    one = comparison_run.row(run)
+    monkeypatch.chdir(parts)
+    with pytest.raises(KeyboardInterrupt):
+        comparison_run.Run(run, clock=Unplugged(parts / "epochs.json", budget=None)).train()
+    seconds = json.loads((parts / "epochs.json").read_text())["seconds"]
+    two = comparison_run.row(run)
+    assert json.loads((parts / "epochs.json").read_text())["seconds"][:2] == seconds[:2]  # not trained again
+    assert one["readings"] == two["readings"]
+    assert (one["epochs"], one["best_epoch"]) == (two["epochs"], two["best_epoch"])
+    assert one["epochs"] == 5
+    ranks = [UserRanks.load(folder / "ranks.npz").ranks["kept"] for folder in (whole, parts)]
+    assert np.array_equal(*ranks)
+    assert not [*parts.rglob("*-last.pth")]
+    assert torch.load(parts / two["checkpoint"], weights_only=True)["epoch"] == two["best_epoch"] - 1
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "SASRec"])
+def test_a_time_budget_ends_training_after_the_epoch_that_exceeds_it(grid, home, monkeypatch, model):
+    run = of(grid, model)
+    rows = []
+    for epochs, budget in ((9, 1e-6), (1, None)):
+        folder = home / str(epochs)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        settings = {**run["settings"], "epochs": epochs}
+        rows.append(comparison_run.row({**run, "settings": settings, "time_budget": budget}))
+    assert [row["epochs"] for row in rows] == [1, 1]
+    assert rows[0]["readings"] == rows[1]["readings"]
+
+
+def test_without_ranks_the_numbers_are_the_same(grid, home):
+    row = comparison_run.row({**of(grid, "SASRec"), "per_user": False})
+    assert row["readings"] == grid["rows"]["SASRec"]["readings"]
+    assert not (home / "ranks.npz").exists()

@@ -1,0 +1,118 @@
+"""Who is given which key, and what makes two runs the same."""
+
+import pytest
+
+from recbole_kuaiformer.benchmarks import compare
+from recbole_kuaiformer.benchmarks.comparison_settings import (
+    Request,
+    assignments,
+    case,
+    check_common,
+    configuration,
+    protocol,
+    settings_for,
+)
+from tests import worlds
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    return worlds.cyclic(tmp_path / "data", n_users=5)
+
+
+def test_a_key_reaches_the_models_that_know_it_and_no_other(path):
+    common = {"n_interests": "3", "window_targets": "4", "loss_type": "BPR", "hidden_size": "8"}
+    request = Request(common=common, own={"SASRec": {"n_heads": "4"}}, data_path=path)
+    given = {
+        m: settings_for(m, "cyclic", request=request) for m in ("ComiRecSA", "SASRecPlus", "SASRec", "Pop")
+    }
+    reached = {model: {*settings} & {*common, "n_heads"} for model, settings in given.items()}
+    assert reached == {
+        "ComiRecSA": {"n_interests", "window_targets", "hidden_size"},
+        "SASRecPlus": {"window_targets", "hidden_size"},
+        "SASRec": {"loss_type", "hidden_size", "n_heads"},
+        "Pop": set(),
+    }
+
+
+def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
+    for model in ("ComiRecSA", "SASRec", "FEARec", "Pop"):
+        settings = settings_for(model, "cyclic", request=Request(data_path=path))
+        for key, value in protocol().items():
+            if key != "sequences":
+                assert settings[key] == value, (model, key)
+        # FEARec reads the table itself, Pop has no sequences, ours are always on the log.
+        assert settings.get("sequences") == ("log" if model == "SASRec" else None)
+        config = configuration(model, "cyclic", given=settings)
+        assert config["load_col"] is None or config["TIME_FIELD"] in config["load_col"]["inter"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--set", "n_interest=3"], "n_interest: unknown key (did you mean 'n_interests'?)"),
+        (["--set", "SASRec.n_head=3"], "n_head: unknown key (did you mean 'n_heads'?)"),
+        (["--set", "SASRec.n_interests=3"], "n_interests: unknown key"),
+        (["--set", "GRU4Rec.hidden_size=3"], "'GRU4Rec.hidden_size=3' is for GRU4Rec, which is not among"),
+        (["--set", "topk"], "'topk' is no key=value"),
+        (["--models", "NoSuch"], "RecBole and this package have no model 'NoSuch'"),
+        (["--set", "n_interests=0"], "n_interests: must be at least 1"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_before_anything_runs(path, tmp_path, capsys, asked, message):
+    given = ["--datasets", "cyclic", "--data_path", path, "--out", str(tmp_path / "out")]
+    assert compare.main([*given, "--models", "ComiRecSA", "SASRec", *asked]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_may_hold_equal_signs_and_nothing():
+    assert assignments(["a=b=c", "x=~"], models=[]) == ({"a": "b=c", "x": None}, {})
+
+
+def test_a_key_of_some_models_passes_for_all(path):
+    check_common(
+        Request(common={"n_interests": "3"}, data_path=path), models=["SASRec", "MIND"], datasets=["cyclic"]
+    )
+
+
+def identity(path, *, model="SASRec", seed=1, **more):
+    return case(model, "cyclic", seed=seed, request=Request(data_path=path, **more))["identity"]
+
+
+def test_a_run_is_another_when_anything_that_decides_it_is(path, tmp_path):
+    before = identity(path)
+    others = {
+        identity(path, seed=2),
+        identity(path, model="SASRecPlus"),
+        identity(path, common={"learning_rate": "0.01"}),
+        identity(path, own={"SASRec": {"n_layers": "1"}}),
+        identity(path, max_epochs=3),
+        identity(path, time_budget=5.0),
+    }
+    assert len(others | {before}) == 7
+    file = tmp_path / "data" / "cyclic" / "cyclic.inter"
+    text = file.read_text()
+    file.write_text(text + "u1\ti1\t9\n")
+    assert identity(path) not in others | {before}
+    file.write_text(text)
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "data").rename(moved)
+    assert identity(str(moved), common={"gpu_id": "0"}) == before  # where and how is not what
+
+
+def test_a_setting_given_as_its_default_is_the_same_run(path):
+    assert identity(path, common={"n_heads": "2"}) == identity(path)
+
+
+def test_precedence_of_searched_settings(path, tmp_path):
+    file = tmp_path / "params" / "cyclic" / "SASRec.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("learning_rate: 0.3\nn_layers: 5\ntopk: [7]\n")
+    request = Request(data_path=path, params=tmp_path / "params", common={"n_layers": "4"})
+    run = case("SASRec", "cyclic", seed=1, request=request)
+    resolved = run["resolved"]
+    assert (resolved["learning_rate"], resolved["n_layers"], resolved["topk"]) == (0.3, 4, [7])
+    assert run["params"] == {"learning_rate": 0.3, "n_layers": 5, "topk": [7]}
+    assert case("GRU4Rec", "cyclic", seed=1, request=request)["params"] == {}

@@ -1,0 +1,145 @@
+"""What is written reads back to the same numbers; what is not comparable is said."""
+
+import csv
+import io
+import json
+import re
+import statistics
+
+import pytest
+
+from recbole_kuaiformer.benchmarks.comparison_grid import clock_time, time_left
+from recbole_kuaiformer.benchmarks.comparison_plots import hit_rates
+from recbole_kuaiformer.benchmarks.comparison_summary import lines, shown_metrics, warnings
+from recbole_kuaiformer.benchmarks.comparison_tables import as_csv, as_json, as_latex, as_markdown
+
+
+def run(model, seed, *, kept=None, masked=None, length=50, users=9, **more):
+    readings = {name: values for name, values in (("kept", kept), ("masked", masked)) if values}
+    resolved = {"MAX_ITEM_LIST_LENGTH": length, "evaluate_history": "kept", "learning_rate": 0.001 * seed}
+    return {
+        "kind": "run", "model": model, "dataset": "d_1", "seed": seed, "readings": readings, "params": {},
+        "valid_reading": "kept" if kept else "masked", "resolved": resolved, "test_users": users,
+        "train_seconds": 10.0 * seed, "epochs": 3 + seed, "peak_mib": 500.25, "cuda_peak_mib": None,
+        "parameters": 1234, "valid_score": 0.25, "seconds": 20.0, **more,
+    }  # fmt: skip
+
+
+def values(base):
+    return {"recall@10": base, "recall@7": base + 0.5, "ndcg@10": base / 3, "giniindex@10": 1 - base}
+
+
+ROWS = [
+    run("A", 1, kept=values(0.11), masked=values(0.21)),
+    run("A", 2, kept=values(0.14), masked=values(0.26)),
+    run("B_2", 1, kept=values(0.12), masked=values(0.2)),
+    run("B_2", 2, kept=values(0.1211), masked=values(0.2)),
+    run("Pop", 1, masked=values(0.05)),
+    {
+        "kind": "run",
+        "model": "C",
+        "dataset": "d_1",
+        "seed": 1,
+        "params": {},
+        "resolved": {},
+        "failed": "Oh: no",
+    },
+]
+
+
+def expected(model, reading, name):
+    found = [row["readings"][reading][name] for row in ROWS[:5] if row["model"] == model]
+    return statistics.mean(found), statistics.stdev(found) if len(found) > 1 else None
+
+
+def test_csv_reads_back_to_the_last_bit():
+    read = [*csv.DictReader(io.StringIO(as_csv(ROWS)))]
+    assert [(line["model"], line["history"], line["seeds"]) for line in read] == [
+        ("A", "kept", "2"), ("B_2", "kept", "2"), ("Pop", "kept", "1"),
+        ("A", "masked", "2"), ("B_2", "masked", "2"), ("Pop", "masked", "1"),
+    ]  # fmt: skip
+    for line in read:
+        for name in values(0):
+            if (line["model"], line["history"]) == ("Pop", "kept"):
+                assert (line[f"{name} mean"], line[f"{name} std"]) == ("", "")
+                continue
+            mean, std = expected(line["model"], line["history"], name)
+            assert float(line[f"{name} mean"]) == mean
+            assert line[f"{name} std"] == ("" if std is None else repr(std))
+        assert float(line["train_seconds mean"]) == (10.0 if line["model"] == "Pop" else 15.0)
+
+
+def test_json_holds_the_lines_and_the_runs():
+    read = json.loads(as_json(ROWS))
+    assert read["runs"] == ROWS
+    assert read["models"][0]["recall@7"] == dict(zip(("mean", "std"), expected("A", "kept", "recall@7")))
+
+
+def test_latex_reads_back_and_the_best_of_each_column_is_bold():
+    kept, masked = as_latex(ROWS, dataset="d_1").strip().split("\n\n")
+    assert r"\caption{d\_1, history kept}" in kept
+    for text, reading, models in (("", "kept", ("A", "B_2")), ("", "masked", ("A", "B_2", "Pop"))):
+        text = kept if reading == "kept" else masked
+        head, *body = [line for line in text.splitlines() if " & " in line]
+        assert head == r"Model & HR@10 & NDCG@10 & Gini@10 \\"
+        assert [line.split(" & ")[0] for line in body] == [model.replace("_", r"\_") for model in models]
+        cells = [line.removesuffix(r" \\").split(" & ")[1:] for line in body]
+        for column, name in enumerate(("recall@10", "ndcg@10", "giniindex@10")):
+            means = [expected(model, reading, name)[0] for model in models]
+            best = min(means) if name.startswith("gini") else max(means)
+            for model, mean, row in zip(models, means, cells):
+                numbers = [float(number) for number in re.findall(r"\d\.\d{4}", row[column])]
+                std = expected(model, reading, name)[1]
+                assert numbers == [round(value, 4) for value in (mean, std) if value is not None]
+                assert (r"\mathbf" in row[column]) == (mean == best)
+
+
+def test_markdown_says_what_is_missing_and_what_failed():
+    text = as_markdown(ROWS, dataset="d_1", about="about")
+    assert "| Pop | n/a | n/a | n/a |" in text
+    assert "| Pop | 0.0500 | 0.0167 | 0.9500 |" in text
+    assert "| A | 0.1250 ± 0.0212 |" in text
+    assert "- run C seed 1: Oh: no" in text
+    assert "Pop: no numbers with history kept" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"users": 8}, "different users: A 9, B 8"),
+        ({"length": 200}, "different length: A 50, B 200"),
+        ({}, None),
+    ],
+)
+def test_what_is_not_comparable_is_said(change, said):
+    both = {"kept": values(0.1), "masked": values(0.1)}
+    found = warnings([run("A", 1, **both), run("B", 1, **both, **change)])
+    assert [said in line for line in found] == ([True] if said else [])
+
+
+def test_different_numbers_of_seeds_are_said():
+    both = {"kept": values(0.1), "masked": values(0.1)}
+    (line,) = warnings([run("A", 1, **both), run("A", 2, **both), run("B", 1, **both)])
+    assert "different numbers of seeds: A 2, B 1" in line
+
+
+def test_the_table_shows_the_cut_offs_of_the_protocol():
+    assert shown_metrics(lines(ROWS)) == ["recall@10", "ndcg@10", "giniindex@10"]
+
+
+def test_a_curve_is_the_hit_rate_over_ascending_cut_offs():
+    (line, *_) = lines([run("A", 1, kept={"recall@50": 0.5, "recall@5": 0.25, "ndcg@5": 0.125})])
+    assert {k: spread.mean for k, spread in hit_rates(line).items()} == {5: 0.25, 50: 0.5}
+    assert [*hit_rates(line)] == [5, 50]
+
+
+def test_time_left_is_of_the_nearest_kind():
+    def one(model, dataset, seconds=None, **more):
+        return {"model": model, "dataset": dataset, "seconds": seconds, **more}
+
+    finished = [one("A", "x", 60.0), one("A", "x", 120.0), one("A", "x", 600.0), one("B", "y", 3600.0)]
+    assert time_left([one("A", "x")], finished=finished) == "2 min"
+    assert time_left([one("B", "x")], finished=finished) == "2 min"  # as others on x
+    assert time_left([one("A", "y"), one("A", "x")], finished=finished) == "1 h 2 min"
+    assert time_left([one("A", "z")], finished=[one("A", "x", 0.5, failed="Oh")]) == "an unknown time"
+    assert time_left([], finished=[]) == clock_time(0) == "0 s"

@@ -1,0 +1,157 @@
+"""A search: equal numbers of trials, the model's own settings first, nothing twice, the best one kept."""
+
+import json
+import re
+
+import pytest
+import yaml
+from recbole.config import Config
+
+from recbole_kuaiformer.benchmarks import search
+from recbole_kuaiformer.benchmarks.comparison_run import Run
+from recbole_kuaiformer.benchmarks.comparison_settings import (
+    Request,
+    case,
+    configuration,
+    known_keys,
+    no_arguments,
+)
+from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
+from recbole_kuaiformer.benchmarks.search_space import space
+from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.defaults import properties_folder
+from recbole_kuaiformer.plugin import MODELS
+from tests import worlds
+
+SPACES = sorted((properties_folder() / "search").glob("*.yaml"))
+SET = ["topk=[5,10]", "MAX_ITEM_LIST_LENGTH=12", "hidden_size=8"]
+
+
+def test_every_model_of_the_comparison_has_a_space():
+    assert {file.stem for file in SPACES} >= {*MODELS, "SASRec", "GRU4Rec", "BERT4Rec", "SINE"}
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_a_space_is_of_keys_that_the_model_knows_and_holds_its_own_settings(file, tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    config = configuration(file.stem, "cyclic", given={"data_path": str(tmp_path)})
+    text = file.read_text()
+    for key, dimension in space(file.stem).items():
+        assert key in known_keys(config)
+        assert dimension.holds(config[key]), key
+        assert re.search(rf"^{key}:.*# \(", text, re.MULTILINE), f"{key} has no comment"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["{low: 1}", "{low: 2, high: 1}", "{choices: []}", "3", "{low: 0.0, high: 1.0, log: True}", "[1]"],
+)
+def test_a_dimension_that_is_none_is_named(tmp_path, given):
+    (tmp_path / "A.yaml").write_text(f"rate: {given}\n")
+    with pytest.raises(SettingsError, match=r"A\.yaml: rate: must be"):
+        space("A", folder=tmp_path)
+
+
+def test_a_range_of_a_whole_and_a_broken_number_is_of_broken_ones(tmp_path):
+    (tmp_path / "A.yaml").write_text("rate: {low: 0, high: 0.5}\nn: {low: 1, high: 4}\n")
+    found = space("A", folder=tmp_path)
+    assert isinstance(found["rate"].low, float)
+    assert isinstance(found["n"].high, int)
+
+
+def test_a_model_without_a_space_is_an_error(tmp_path, capsys):
+    pytest.importorskip("optuna")
+    given = ["--model", "Pop", "--dataset", "cyclic", "--trials", "1", "--out", str(tmp_path / "out")]
+    assert search.main(given) == 2
+    assert "Pop: no space to search" in capsys.readouterr().err
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    worlds.at_home(monkeypatch, tmp_path)
+    path = worlds.cyclic(tmp_path / "data", n_users=20)
+    return ["--dataset", "cyclic", "--data_path", path, "--out", str(tmp_path / "out"), "--max_epochs", "2"]
+
+
+def trials_of(tmp_path, model):
+    return json.loads((tmp_path / "out" / "cyclic" / f"{model}.json").read_text())
+
+
+def test_the_best_trial_is_written_and_gives_its_score_again(given, tmp_path):
+    assert search.main([*given, "--model", "SASRecPlus", "--trials", "4", "--set", *SET]) == 0
+    found = trials_of(tmp_path, "SASRecPlus")
+    assert len(found["trials"]) == 4
+    complete = [one for one in found["trials"] if one["state"] == "complete"]
+    best = max(complete, key=lambda one: one["value"])
+    assert found["best"] == best["number"]
+    file = tmp_path / "out" / "cyclic" / "SASRecPlus.yaml"
+    assert yaml.safe_load(file.read_text()) == best["settings"]
+
+    with no_arguments():
+        config = Config("SASRecPlus", "cyclic", config_file_list=[str(file)])
+    assert all(config[key] == value for key, value in best["settings"].items())
+
+    request = Request(
+        common=dict(pair.split("=") for pair in SET),
+        data_path=given[3],
+        params=tmp_path / "out",
+        max_epochs=2,
+    )
+    run = Run(
+        case("SASRecPlus", "cyclic", seed=1, request=request),
+        clock=EpochClock(tmp_path / "epochs.json", budget=None),
+    )
+    run.train()
+    assert float(run.trainer.best_valid_score) == best["value"]
+
+
+def test_the_first_trial_is_of_the_models_own_settings(given, tmp_path):
+    assert search.main([*given, "--model", "ComiRecSA", "--trials", "1", "--set", *SET]) == 0
+    (first,) = trials_of(tmp_path, "ComiRecSA")["trials"]
+    config = configuration("ComiRecSA", "cyclic", given={"data_path": given[3]})
+    assert first["settings"] == {key: config[key] for key in space("ComiRecSA")}
+
+
+def test_a_search_goes_on_where_it_stopped_and_draws_nothing_twice(given, tmp_path):
+    def searched(n_trials):
+        arguments = [*given, "--model", "SASRecPlus", "--trials", str(n_trials), "--set", *SET]
+        assert search.main(arguments) == 0
+        return trials_of(tmp_path, "SASRecPlus")["trials"]
+
+    two, four, again = searched(2), searched(4), searched(4)
+    assert four[:2] == two
+    assert again == four
+    assert len({one["settings"]["learning_rate"] for one in four}) == 4
+
+
+def test_an_interrupted_trial_is_tried_again(given, tmp_path):
+    arguments = [*given, "--model", "SASRecPlus", "--trials", "2", "--set", *SET]
+    (asked,) = search.searches(search.parser().parse_args(arguments))
+    base = case(asked.model, asked.dataset, seed=asked.seed, request=asked.request)
+    dimensions = space(asked.model)
+    cut_off = asked._study(base, dimensions).ask()
+    chosen = {key: dimension.suggested(cut_off, key) for key, dimension in dimensions.items()}
+    for _ in range(2):  # what was cut off does not count the second time either
+        assert search.main(arguments) == 0
+        trials = trials_of(tmp_path, "SASRecPlus")["trials"]
+        assert [one["state"] for one in trials] == ["fail", "complete", "complete"]
+        assert trials[1]["settings"] == chosen
+
+
+def test_a_trial_that_fails_counts_and_stops_nobody(given, tmp_path):
+    few = ["topk=[5,10]", "MAX_ITEM_LIST_LENGTH=12", "hidden_size=7"]  # no number of heads but 1 divides it
+    for _ in range(2):  # the second time nothing is left to try
+        assert search.main([*given, "--model", "SASRec", "--trials", "6", "--set", *few]) == 0
+        found = trials_of(tmp_path, "SASRec")
+    assert len(found["trials"]) == 6
+    for one in found["trials"]:
+        assert (one["state"] == "fail") == (one["settings"]["n_heads"] > 1)
+        assert one.get("failed", "ValueError").startswith("ValueError")
+
+
+def test_a_trial_ends_with_its_time(given, tmp_path):
+    arguments = [*given, "--model", "SASRecPlus", "--trials", "1", "--time_budget", "0.000001", "--set", *SET]
+    assert search.main(arguments) == 0
+    (one,) = trials_of(tmp_path, "SASRecPlus")["trials"]
+    assert one["epochs"] == 1
