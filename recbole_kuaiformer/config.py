@@ -348,6 +348,7 @@ class TrainingSettings(Settings):
     adam_betas: tuple[float, ...]
     decay_embeddings: bool
     compile_encoder: str | None
+    clip_grad_norm: dict[str, Any] | None
     learner: str
     enable_amp: bool
     enable_scaler: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,14 @@ def of_every_model() -> dict[str, Any]:
 
 
 def of_model(model: str) -> dict[str, Any]:
-    """All keys of ours that a model reads, with their defaults; a dataset's file may set others.
-
-    What was saved by an earlier version lacks keys that came later: these stand in.
-    """
+    """All keys of ours that a model reads, with their defaults; a dataset's file may set others."""
     own = read("model", model)
     return of_every_model() | (read("overall") | own if own else {})
+
+
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved configuration; keys that came after it was written as they were before there was a choice."""
+    keys = of_model(saved["model"])
+    if "compression_block" in keys:  # groups were whole
+        keys["compression_block"] = max([keys["compression_block"], *(saved.get("compression_groups") or ())])
+    return keys | dict(saved)

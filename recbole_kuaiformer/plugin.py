@@ -87,8 +87,7 @@ def _with_later_keys(state: Any) -> Any:
     """Checkpoints written without this package, or by an earlier version, lack keys: defaults stand in."""
     config = state.get("config") if isinstance(state, dict) else None
     if isinstance(config, Config):
-        for key, value in defaults.of_model(config.model).items():
-            config.final_config_dict.setdefault(key, value)
+        config.final_config_dict.update(defaults.completed(config.final_config_dict))
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,7 @@ _LARGEST_ERROR = 4096  # bytes: a pipe takes 64 KiB before it blocks the writer
 
 
 class ProcessError(RuntimeError):
-    """A process ended without a word; the message says which and how."""
+    """Processes could not be started, or one ended without a word; the message says which and how."""
 
 
 def run(  # noqa: PLR0913 (RecBole's signature)
@@ -37,11 +38,17 @@ def run(  # noqa: PLR0913 (RecBole's signature)
     connection because another had failed.
 
     Raises:
-        ProcessError: a process was killed.
+        ProcessError: a process was killed; or nproc or port cannot be used.
     """
+    if nproc < 1:
+        raise ProcessError(f"nproc: must be at least 1, got {nproc}")
     if nproc == 1 and world_size <= 0:
         quick_start: Any = importlib.import_module("recbole.quick_start.quick_start")
         return quick_start.run_recbole(model, dataset, config_file_list, config_dict, saved)
+    if world_size in (-1, nproc) and not _is_free(port):
+        raise ProcessError(
+            f"port: {port} is taken on this machine, by another training perhaps; give another"
+        )
     place = {
         "world_size": nproc if world_size == -1 else world_size,
         "nproc": nproc,
@@ -51,6 +58,16 @@ def run(  # noqa: PLR0913 (RecBole's signature)
     }
     options = {"config_dict": {**(config_dict or {}), **place}, "saved": saved}
     return _spawn(nproc, arguments=(model, dataset, config_file_list), options=options)
+
+
+def _is_free(port: str) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(port)))
+        except OSError:
+            return False
+    return True
 
 
 def _spawn(n: int, *, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

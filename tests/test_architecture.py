@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "encoders": {"encoders", "layers"},
     "data": {"data", "config", "compat"},
     "models": {"models", "config", "encoders", "losses", "data"},
-    "evaluation": {"evaluation", "config", "checkpoint", "data", "index", "losses", "models"},
+    "evaluation": {"evaluation", "config", "checkpoint", "data", "defaults", "index", "losses", "models"},
     "serving": {"serving", "checkpoint", "compat", "defaults", "index", "models"},
     "config": set(),
     "compat": set(),

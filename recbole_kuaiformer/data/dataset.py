@@ -266,6 +266,7 @@ class WindowDataLoader(TrainDataLoader):
                 persistent_workers=workers > 0,  # an epoch later they need not start, nor read, anything
                 pin_memory=torch.device(self.config["device"]).type == "cuda",
                 collate_fn=_as_it_is,
+                generator=torch.Generator(),  # not the global one, which the model's draws come from
             )
         self._batches.sampler.epoch, self.epoch = self.epoch, self.epoch + 1
         return iter(self._batches)

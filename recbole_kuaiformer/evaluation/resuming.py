@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recbole_kuaiformer import checkpoint
+from recbole_kuaiformer import checkpoint, defaults
 
 _MAY_DIFFER = {
     "resume_from", "epochs", "device", "gpu_id", "data_path", "checkpoint_dir", "stopping_step",
@@ -38,6 +38,7 @@ def check_same_run(saved: dict[str, Any], mine: dict[str, Any], *, path: Path) -
             f"{path}: trained on other files of {mine['dataset']} (its items have other numbers); resume "
             "on the files it was trained on"
         )
+    saved = defaults.completed(saved)
     for key in sorted((saved.keys() | mine.keys()) - _MAY_DIFFER - {print_of_files}):
         if saved.get(key) != mine.get(key):
             yield (

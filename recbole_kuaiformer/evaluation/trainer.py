@@ -29,6 +29,7 @@ from recbole_kuaiformer.evaluation.resuming import check_same_run
 from recbole_kuaiformer.evaluation.schedule import schedule
 from recbole_kuaiformer.losses import processes
 
+UNKNOWN_STEPS = -1  # of a checkpoint written before they were counted
 STEPS_BETWEEN_CHECKS = 100  # of the loss for NaN: each check waits for the device
 
 
@@ -131,9 +132,14 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self.resume_checkpoint(self.settings.resume_from)
         if self.is_finished or self.start_epoch >= self.epochs > 0:
             self.logger.info(f"Nothing left to train: epoch {self.start_epoch} of {self.epochs}")
+            if self._averages is not None:
+                self._averages.into_model()
             return self.best_valid_score, self.best_valid_result
         self._saves_last = saved
-        self._begin_schedule(steps_per_epoch=-(-len(train_data) // self.settings.accumulate_batches))
+        steps_per_epoch = -(-len(train_data) // self.settings.accumulate_batches)
+        if self._steps == UNKNOWN_STEPS:
+            self._steps = self.start_epoch * steps_per_epoch
+        self._begin_schedule(steps_per_epoch=steps_per_epoch)
         result = super().fit(
             train_data,
             valid_data,
@@ -153,6 +159,11 @@ class RetrievalTrainer(IndexRanking, Trainer):
         asked, n_steps = self.settings, self.epochs * steps_per_epoch
         if asked.schedule == "constant" and not asked.warmup_steps:
             return
+        if asked.warmup_steps >= n_steps:
+            self.logger.warning(
+                f"warmup_steps: {asked.warmup_steps} are no fewer than the {n_steps} steps of {self.epochs} "
+                "epochs; learning_rate is never reached"
+            )
         self._schedule = schedule(
             self.optimizer,
             name=asked.schedule,
@@ -314,7 +325,9 @@ class RetrievalTrainer(IndexRanking, Trainer):
         self.model.load_state_dict(state["state_dict"])
         self.model.load_other_parameter(state["other_parameter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._steps = state.get("steps", 0)
+        for group in self.optimizer.param_groups:  # the rate of this run, which a schedule starts from
+            group["lr"] = group["initial_lr"] = self.learning_rate
+        self._steps = state.get("steps", UNKNOWN_STEPS)
         if self._averages is not None:
             self._averages.load(state.get("averaged", {}))
         states = [state["random_state"], *state.get("other_random_states", [])]

@@ -19,16 +19,18 @@ class Dropout(nn.Dropout):
 
     def forward(self, values: Tensor) -> Tensor:
         """In training each value is zero with probability p, or else scaled so that its mean is kept."""
-        if not self.training or self.p == 0 or values.device.type != "cpu" or torch.compiler.is_compiling():
+        dropped_levels = round(self.p * LEVELS)
+        is_plain = values.device.type != "cpu" or torch.compiler.is_compiling()
+        if is_plain or not self.training or not 0 < dropped_levels < LEVELS:
             return dropout(values, self.p, self.training)
-        return _Dropout.apply(values, round(self.p * LEVELS))  # type: ignore[no-any-return, no-untyped-call]
+        return _Dropout.apply(values, dropped_levels)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, dropped_levels: int) -> Tensor:
         factor = torch.empty_like(values, memory_format=torch.contiguous_format)
-        _kept(factor, dropped_levels=dropped_levels).mul_(LEVELS / max(LEVELS - dropped_levels, 1))
+        _kept(factor, dropped_levels=dropped_levels).mul_(LEVELS / (LEVELS - dropped_levels))
         ctx.save_for_backward(factor)
         return values * factor
 

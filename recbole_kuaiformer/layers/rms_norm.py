@@ -33,17 +33,18 @@ class RMSNorm(nn.RMSNorm):
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
+        precise = torch.promote_types(tokens.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=precise)
         scale = norm.square_().div_(tokens.shape[-1]).add_(EPS).rsqrt_()
         unit = tokens * scale
         ctx.save_for_backward(unit, scale, weight)
-        return unit * weight  # type: ignore[no-any-return]
+        return (unit * weight).to(tokens.dtype)  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         unit, scale, weight = ctx.saved_tensors
-        of_weight = (grad * unit).flatten(0, -2)
+        of_weight = (grad * unit).reshape(-1, len(weight))
         along = (of_weight @ weight).view(scale.shape) / len(weight)
         of_tokens = (grad * weight).addcmul_(unit, along, value=-1).mul_(scale)
         return of_tokens, of_weight.sum(0)

@@ -66,8 +66,10 @@ def summed_over_rows(
         rows_at_once: rows of one call, at least 1.
 
     Raises:
-        ValueError: rows_at_once is below 1.
+        ValueError: there is no row, or rows_at_once is below 1.
     """
+    if len(interests) == 0:
+        raise ValueError("a softmax needs at least one row, got a batch without a target")
     if rows_at_once < 1:
         raise ValueError(f"rows_at_once must be at least 1, got {rows_at_once}")
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in (interests, positives, items))

@@ -32,6 +32,7 @@ from recbole_kuaiformer.models.attributes import attributes_of, item_values
 
 SCORES_AT_ONCE = 2**25  # interest x item scores held at a time when a whole catalogue is ranked
 SCORES_IN_TRAINING = {"cpu": 2**20}  # 4 MiB: about a core's cache
+LEAST_ROWS = 32  # at a time, where SCORES_AT_ONCE admits them: fewer cost more in passes over the items
 
 
 class RetrievalModel(SequentialRecommender):
@@ -179,14 +180,14 @@ class RetrievalModel(SequentialRecommender):
         ).of_rows(before, n_rows=len(mine))
         if len(mine) == 0 < len(positive_ids):  # this process has no share of a small batch
             return interests.sum() * 0
-        known = None
-        if self.known_positives is not None:
-            known = self.known_positives(interaction[self.USER_ID], candidates.item_ids)
-        windows = is_target.nonzero()[:, 0]
+        users, windows = interaction[self.USER_ID], is_target.nonzero()[:, 0]
 
         def negative(rows: slice) -> Tensor:
             mask = negative_mask(mine[rows], candidates.item_ids)
-            return mask if known is None else mask & ~known[windows[rows]]
+            if self.known_positives is None:
+                return mask
+            some, of_row = windows[rows].unique(return_inverse=True)
+            return mask & ~self.known_positives(users[some], candidates.item_ids)[of_row]  # type: ignore[no-any-return]
 
         # In 8 bits of bfloat16 a score at temperature .05 would be off by up to .06.
         with torch.autocast(interests.device.type, enabled=False):
@@ -228,8 +229,13 @@ class RetrievalModel(SequentialRecommender):
         return total / len(interests)
 
     def _rows_at_once(self, scores_per_row: int, device: torch.device) -> int:
-        at_once = self.objective.scores_at_once or SCORES_IN_TRAINING.get(device.type, SCORES_AT_ONCE)
-        return max(1, at_once // scores_per_row)
+        """So many rows as were asked for; else what fits a cache, but enough to pay for reading all items."""
+        scores_per_row = max(scores_per_row, 1)
+        if self.objective.scores_at_once is not None:
+            return max(1, self.objective.scores_at_once // scores_per_row)
+        most = SCORES_AT_ONCE // scores_per_row
+        fitting = SCORES_IN_TRAINING.get(device.type, SCORES_AT_ONCE) // scores_per_row
+        return max(1, fitting, min(LEAST_ROWS, most))
 
     def _candidate_scores(self, interests: Tensor, items: Tensor) -> Tensor:
         if self.objective.interest_routing != "log_sum_exp":

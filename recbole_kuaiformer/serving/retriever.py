@@ -248,9 +248,7 @@ def build_model(about: Mapping[str, Any], *, state: dict[str, Tensor] | None, de
     Raises:
         ExportError: the weights do not fit the model.
     """
-    given = (
-        defaults.of_model(about["config"]["model"]) | about["config"]
-    )  # an earlier version's lacks later keys
+    given = defaults.completed(about["config"])
     config = ServingConfig(given, device=torch.device(device), mask_known_positives=False)
     dataset = ExportedDataset(about["schema"], state=state or {})
     model = get_model(config["model"])(config, dataset)
