@@ -79,6 +79,7 @@ def serve(case: dict[str, Any]) -> None:
     """Build the model on the log of the case and train it as asked."""
     import numpy as np
     import pandas as pd
+    import rectools
     import rectools.models
     from rectools import Columns
     from rectools.dataset import Dataset
@@ -98,7 +99,11 @@ def serve(case: dict[str, Any]) -> None:
     sessions = np.unique(log["user_ids"], return_counts=True)[1]
     facts = {
         "epoch_targets": int(np.minimum(sessions - 1, case["length"]).sum()),
+        "items_seen": float(
+            np.mean(np.concatenate([np.arange(1, min(n - 1, case["length"]) + 1) for n in sessions if n > 1]))
+        ),
         "items": len(np.unique(log["item_ids"])),
+        "versions": f"rectools {rectools.__version__}, numpy {np.__version__}, pandas {pd.__version__}",
         "epoch_start_seconds": 0.0,
     }
     model = getattr(rectools.models, SYSTEMS[case["system"]])(

@@ -35,7 +35,7 @@ class Run:
             **case.get("given", {}),
         }
         torch.manual_seed(case["seed"])
-        self.system = System({**case, "system": "KuaiFormer", "given": given})
+        self.system = System({**case, "given": given})
         self.seconds, self.targets, self.steps = 0.0, 0, 0
 
     @property
@@ -83,5 +83,5 @@ def quality(case: dict[str, Any]) -> Rows:
     rows.append(last.row("same epochs"))
     every.until(seconds=last.seconds)
     rows.append(every.row(f"seconds of {case['epochs']} epochs of last"))
-    facts = {key: case[key] for key in ("dataset", "length")}
+    facts = {key: case[key] for key in ("system", "dataset", "length")}
     return [{**facts, **row} for row in rows]

@@ -10,10 +10,12 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import recbole_kuaiformer
+from recbole_kuaiformer.benchmarks import measuring
 
 Rows = list[dict[str, Any]]
 Result = dict[str, Any]  # {"case": …, "rows": …, "seconds": …}
@@ -86,9 +88,24 @@ def results(
         result = known.get(key(case))
         if result is None:
             rows = measured(case, module=module_of(case))
-            result = {"case": case, "rows": rows, "seconds": time.perf_counter() - start}
+            result = {"case": case, "rows": rows, "seconds": time.perf_counter() - start, **provenance()}
         print(f"{number}/{len(cases)} {title(case)}: {time.perf_counter() - start:.0f} s", flush=True)
         yield result
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, day and threads of a measurement."""
+    return {
+        "commit": measuring.commit(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "threads": measuring.machine()["threads"],
+    }
+
+
+def of_other_code(earlier: Iterable[Result]) -> list[Result]:
+    """Earlier results of another commit or number of threads; the report says so beside them."""
+    now = provenance()
+    return [one for one in earlier if any(one.get(name) != now[name] for name in ("commit", "threads"))]
 
 
 def title(case: dict[str, Any]) -> str:

@@ -39,7 +39,9 @@ def failures(rows: Rows, *, by: str) -> str:
 
 def section(title: str, *, case: str, text: str, body: list[str], verdicts: list[Verdict]) -> str:
     """A section of benchmarks.training: command, what is compared, tables, what became of the aims."""
-    command = f"`python -m recbole_kuaiformer.benchmarks.training --out DIR --cases {case}`"
+    peer = " --peer-python PYTHON" if case == "epoch" else ""
+    run = "python -m recbole_kuaiformer.benchmarks.training"
+    command = f"`{run} --out DIR --cases {case} --data_path DATA{peer}`"
     judged = [[aim, found, "yes" if holds else "**no**"] for aim, found, holds in verdicts]
     parts = [f"## {title}", f"{command}. {text}", *body]
     return "\n\n".join([*parts, table(["aim", "found", "holds?"], judged)] if judged else parts)

@@ -32,10 +32,13 @@ _RECBOLE = {
     "sequences": "table",
 }
 
+HALF_WINDOWS = "half windows"
+
 # name: RecBole's name of the model, its keys, and whether autograd looks for anomalies as RecBole leaves it.
 SYSTEMS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "KuaiFormer": ("KuaiFormer", {**_WIDTH, "n_interests": 4, "targets_per_window": None}, False),
     "SASRecPlus": ("SASRecPlus", {**_WIDTH, "negatives": "all"}, False),
+    "SASRecPlus, half windows": ("SASRecPlus", {**_WIDTH, "negatives": "all"}, False),
     "RecBole SASRec, as it is": ("SASRec", _RECBOLE, True),
     "RecBole SASRec, no anomaly detection": ("SASRec", _RECBOLE, False),
 }
@@ -74,6 +77,21 @@ class Stretch:
         return in_time and (self._most is None or self.steps < self._most)
 
 
+def items_seen(train_data: Any, *, length: int) -> Any:
+    """How many items of the history each training target sees, [targets].
+
+    A target of a window sees what stands in the window before it; a row of RecBole's table its whole list.
+    """
+    if not hasattr(train_data, "windows"):
+        return train_data.dataset.inter_feat["item_length"].numpy()
+    windows, log = train_data.windows, train_data.windows.log
+    targets = np.sort(train_data.dataset.inter_feat["log_row"].numpy())
+    lasts = np.sort(windows.lasts)
+    of_target = lasts[np.searchsorted(lasts, targets)]
+    in_window = np.minimum(of_target - log.starts[of_target], length)
+    return in_window - (of_target - targets)
+
+
 def targets_of(batch: Any) -> int:
     """How many targets a training batch trains."""
     return int((batch[TARGET_IDS] > 0).sum()) if TARGET_IDS in batch.interaction else len(batch)
@@ -93,14 +111,17 @@ class System:
         from recbole.utils import get_model, get_trainer, init_seed
 
         name, keys, anomaly = SYSTEMS[case["system"]]
+        if case["system"].endswith(HALF_WINDOWS):  # each target sees at least half of the length
+            keys = {**keys, "window_targets": max(1, case["length"] // 2)}
         sys.argv = sys.argv[:1]  # RecBole's Config reads it
         keys = {**_shared(case), **keys, **case.get("given", {})}
         self.config = Config(name, case["dataset"], config_dict=keys)
         init_seed(self.config["seed"], True)
         torch.autograd.set_detect_anomaly(anomaly)
         start = time.perf_counter()
-        if case.get("first_users"):
-            write_table_of_first_users(case["first_users"])
+        self.first_users = case.get("first_users", 0) if name == "SASRec" else 0
+        if self.first_users:
+            write_table_of_first_users(self.first_users)
         data = data_preparation(self.config, create_dataset(self.config))
         self.train_data, self.valid_data, self.test_data = data
         self.build_seconds = time.perf_counter() - start
@@ -132,8 +153,12 @@ class System:
         iter(self.train_data)
         return {
             "epoch_targets": len(self.train_data.dataset),
+            "items_seen": float(
+                np.mean(items_seen(self.train_data, length=self.config["MAX_ITEM_LIST_LENGTH"]))
+            ),
             "build_seconds": self.build_seconds,
             "epoch_start_seconds": time.perf_counter() - start,
+            "first_users": self.first_users,
             "items": self.train_data.dataset.item_num - 1,
             "parameters": sum(values.numel() for values in self.model.parameters()),
         }
