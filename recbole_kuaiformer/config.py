@@ -151,7 +151,10 @@ class AttributeSettings(Settings):
         if options.get("scale", "uniform") not in ("uniform", "log"):
             raise SettingsError(f"{where}: scale must be uniform or log, got {options['scale']!r}")
         for key in ("n_buckets", "maximum"):
-            if not options.get(key, 1) > 0:
+            value = options.get(key, 1)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise SettingsError(f"{where}: {key} must be a number, got {value!r}")
+            if not value > 0:
                 raise SettingsError(f"{where}: {key} must be positive, got {options[key]!r}")
 
 

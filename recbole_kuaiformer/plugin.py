@@ -41,6 +41,9 @@ MODELS = {
     "PinnerFormer": "recbole_kuaiformer.models.pinnerformer",
 }
 
+# Keys of ours that decide what a dataset holds.
+_KEPT_WITH_DATASET = ("sequences", "attributes", "use_times")
+
 # Keys that RecBole reads but lists in none of its yaml files.
 _UNLISTED_KEYS = (
     "model", "dataset", "config_file", "config_files", "local_rank", "nproc", "world_size", "ip", "port",
@@ -71,7 +74,8 @@ def register() -> None:
     recbole.quick_start.run = recbole.quick_start.quick_start.run = spawning.run
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
     SequentialDataset.__new__ = choose_class
-    dataset_arguments.append("sequences")  # a saved dataset is taken again only if it is kept the same way
+    # A saved dataset is taken again only if it keeps the same things in the same way.
+    dataset_arguments.extend(_KEPT_WITH_DATASET)
     compat.after_load += [with_recbole_config, _with_later_keys]
     Config._recbole_kuaiformer = True
 
@@ -105,7 +109,7 @@ def _with_our_properties(load: Any) -> Any:
             return
         if not _has_properties_of_its_own(dataset):
             # RecBole's own models get from our dataset files what RecBole itself calls a dataset argument.
-            legal = set(self.parameters["Dataset"])
+            legal = {*self.parameters["Dataset"]} - {*_KEPT_WITH_DATASET}
             self.internal_config_dict.update({k: v for k, v in dataset_keys.items() if k in legal})
         _drop_negatives_that_ce_forbids(self)
 

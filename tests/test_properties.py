@@ -6,7 +6,7 @@ import pytest
 import yaml
 from recbole.utils import get_model
 
-from recbole_kuaiformer import config
+from recbole_kuaiformer import config, defaults
 from recbole_kuaiformer.defaults import properties_folder
 from recbole_kuaiformer.plugin import MODELS
 
@@ -48,3 +48,11 @@ def test_overall_and_model_together_give_every_key(model):
     needed = {key for group in (*COMMON, SHAPES[model]) for key in group.keys()}  # noqa: SIM118
     assert given >= needed | {"extra_keys"}
     assert given <= needed | {"extra_keys"} | RECBOLE_KEYS  # no key that the model does not read
+
+
+def test_saved_keys_are_completed_as_they_were_before_there_was_a_choice():
+    saved = {"model": "KuaiFormer", "compression_groups": [80, 16], "n_layers": 7}
+    keys = defaults.completed(saved)
+    assert (keys["n_layers"], keys["compression_block"], keys["precision"]) == (7, 80, "float32")
+    assert defaults.completed({**saved, "compression_block": 8})["compression_block"] == 8
+    assert defaults.completed({"model": "SASRec"}).keys() == defaults.of_every_model().keys() | {"model"}

@@ -1,5 +1,6 @@
 """The command line: one clear line for each mistake, status 2, no traceback."""
 
+import socket
 import sys
 
 import pytest
@@ -20,6 +21,13 @@ from tests import worlds
         (["--topk=[10,38]"], "topk: [10, 38] exceeds the catalogue's 37 items"),
         (["--resume_from=none.pth", "--epochs=1", "--topk=5"], "none.pth: no such checkpoint"),
         (["--resume_from=cut.pth", "--epochs=1", "--topk=5"], "cut.pth: not a readable checkpoint"),
+        (["--nproc=0"], "nproc: must be at least 1, got 0"),
+        (["--clip_grad_norm=5"], "clip_grad_norm: must be dict, got 5"),
+        (["--attributes={'timestamp': None}"], "attributes: 'timestamp' is the time itself (TIME_FIELD)"),
+        (
+            ["--attributes={'time_gap': {'n_buckets': '5'}}"],
+            "attributes: time_gap: n_buckets must be a number",
+        ),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
@@ -36,6 +44,19 @@ def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_a_port_that_is_taken_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = worlds.cyclic(tmp_path / "data", n_users=20)
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        given = [f"--data_path={path}", "--dataset=cyclic", "--nproc=2", f"--port={port}"]
+        monkeypatch.setattr(sys, "argv", ["run_recbole.py", *given])
+        assert main() == 2
+    assert f"error: port: {port} is taken on this machine" in capsys.readouterr().err
 
 
 def test_a_run_from_the_command_line_overrides_defaults(tmp_path, monkeypatch, caplog):

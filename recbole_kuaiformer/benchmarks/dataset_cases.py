@@ -59,7 +59,7 @@ def ready_dataset(case: dict[str, Any]) -> list[dict[str, Any]]:
     """
     result = {key: case[key] for key in ("dataset", "source", "length")}
     if case["source"] == "table":
-        needed, free = _table_gib(case), measuring.available_gib()
+        needed, free = _table_gib(_config(case)), measuring.available_gib()
         if needed > 0.9 * free:
             return [{**result, "stopped": f"needs about {needed:.0f} GiB, {free:.0f} GiB are there"}]
     config, parts = _config(case), _Parts()
@@ -82,14 +82,14 @@ class _Parts:
 
 
 def _config(case: dict[str, Any]) -> Any:
-
     import recbole_kuaiformer  # noqa: F401 (makes our model RecBole's)
 
     sys.argv = sys.argv[:1]
     given: dict[str, Any] = {
-        "data_path": case["data_path"], "state": "ERROR", "show_progress": False, "load_col": LOAD,
-        "MAX_ITEM_LIST_LENGTH": case["length"],
+        "state": "ERROR", "show_progress": False, "load_col": LOAD, "MAX_ITEM_LIST_LENGTH": case["length"],
     }  # fmt: skip
+    if case["data_path"]:  # else where RecBole looks by itself
+        given["data_path"] = case["data_path"]
     if case["source"] == "ours":
         given |= {"compression_groups": [], "recent_length": None}
     else:
@@ -97,11 +97,11 @@ def _config(case: dict[str, Any]) -> Any:
     return Config(MODELS[case["source"]], case["dataset"], config_dict=given)
 
 
-def _table_gib(case: dict[str, Any]) -> float:
-    file = Path(case["data_path"], case["dataset"], f"{case['dataset']}.inter")
+def _table_gib(config: Any) -> float:
+    file = Path(config["data_path"], f"{config['dataset']}.inter")
     with file.open("rb") as blocks:
         rows = sum(block.count(b"\n") for block in iter(lambda: blocks.read(2**20), b""))
-    return float(TABLE_COPIES * TABLE_ENTRY * rows * case["length"] / 2**30)
+    return float(TABLE_COPIES * TABLE_ENTRY * rows * config["MAX_ITEM_LIST_LENGTH"] / 2**30)
 
 
 def main() -> None:

@@ -179,7 +179,10 @@ def chosen(args: argparse.Namespace, *, out: Path) -> list[Case]:
     else:
         data_path = str(Path(args.data_path).resolve()) if args.data_path else ""
         cases = plan(datasets=args.datasets.split(","), data_path=data_path, peer_python=args.peer_python)
-    return [case for case in cases if case["kind"] in kinds]
+    found = [case for case in cases if case["kind"] in kinds]
+    if not found:
+        raise ValueError(f"--cases: --quick has none of {args.cases}")
+    return found
 
 
 def kept(earlier: Iterable[running.Result], *, cases: list[Case]) -> dict[str, running.Result]:

@@ -131,6 +131,11 @@ class AtomicFiles:
                 )
         if not is_augmented:
             return
+        if self.config["use_times"]:
+            raise DataError(
+                f"use_times: a history given as {self._list_field!r} has no times; set use_times to False, "
+                "or give files of plain interactions"
+            )
         self._check_loaded(self._list_field, why="the history of each row")
         if self._list_field not in (self.config["alias_of_item_id"] or ()):
             raise DataError(
@@ -151,6 +156,11 @@ class AtomicFiles:
                 )
             if name == TIME_GAP:
                 continue
+            if name == self.config["TIME_FIELD"]:
+                raise DataError(
+                    f"attributes: {name!r} is the time itself (TIME_FIELD), which only orders; use "
+                    f"{TIME_GAP!r}, the seconds since the interaction before"
+                )
             if name not in fields:
                 raise DataError(
                     f"attributes: {name!r} is in neither {self.folder / self.token}.inter nor "

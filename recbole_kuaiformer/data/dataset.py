@@ -80,6 +80,10 @@ class RetrievalDataset(LoggedDataset):
                     self._raw_floats[feat_name, field] = feat[field].to_numpy(np.float64, copy=True)
                 elif kind == FeatureType.FLOAT_SEQ:
                     raw = padded_floats(feat[field], width=self.field2seqlen[field])
+                    if np.isinf(raw).any():
+                        raise DataError(
+                            f"{self.dataset_name}: {field!r} holds infinite numbers; mend the file"
+                        )
                     self._raw_floats[feat_name, field] = raw
         super()._fill_nan()
 

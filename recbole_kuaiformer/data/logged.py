@@ -108,10 +108,11 @@ class LoggedDataset(SequentialDataset):
         """Frames → tensors, and interactions → log; no prefix table is written."""
         self._check_field("uid_field", "iid_field", "time_field")
         times = self._times()
-        if np.isnan(times).any():
+        unknown = int((~np.isfinite(times)).sum())
+        if unknown:
             raise DataError(
-                f"{self.dataset_name}.inter: {int(np.isnan(times).sum())} interactions have no "
-                f"{self.time_field!r}; fill them in or drop the rows, their order is unknown"
+                f"{self.dataset_name}.inter: {unknown} interactions have no {self.time_field!r}, or an "
+                "infinite one; fill them in or drop the rows, their order is unknown"
             )
         order = self._order(times)
         self.inter_feat = self.inter_feat.iloc[order].reset_index(drop=True)

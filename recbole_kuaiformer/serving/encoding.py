@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,6 +177,8 @@ class HistoryReader:
 def _vector(value: Any, size: int, name: str) -> list[float]:
     """Numbers of a vector, NaN where there are fewer; None is a vector that is not known."""
     numbers = [] if value is None else [_number(one, name) for one in _list(value, name, of="numbers")]
+    if any(map(math.isinf, numbers)):
+        raise RequestError(f"attributes: {name!r} takes finite numbers (None where unknown), got {value!r}")
     if len(numbers) > size:
         raise RequestError(f"attributes: {name!r} is a vector of {size} numbers, got {len(numbers)}")
     return _padded(numbers, size, torch.nan)

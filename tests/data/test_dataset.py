@@ -195,6 +195,11 @@ def test_inter_matrix_holds_every_interaction_of_the_split(world):
             "1 interactions have no",
         ),
         (
+            [("u", "i", 1), ("u", "j", "inf")],
+            "user_id:token\titem_id:token\ttimestamp:float",
+            "1 interactions have no 'timestamp', or an infinite one",
+        ),
+        (
             [("u", "i", 1), ("v", "j", 2)],
             "user_id:token\titem_id:token\ttimestamp:float",
             "nothing to predict",

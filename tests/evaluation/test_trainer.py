@@ -40,6 +40,7 @@ def prepare(path, **more):
     [
         {"item_frequency": "counts"},
         {"item_frequency": "streaming"},
+        {"worker": 1},
         {"precision": "bfloat16", "fused_optimizer": True, "adam_betas": [0.8, 0.98]},
         {"accumulate_batches": 3, "train_batch_size": 64, "clip_grad_norm": {"max_norm": 0.5}},
         {"schedule": "cosine", "warmup_steps": 5, "schedule_floor": 0.1},
@@ -137,3 +138,33 @@ def test_bad_checkpoints_are_named(path, tmp_path):
 def test_nothing_is_trained_on_a_key_of_the_wrong_type(path):
     with pytest.raises(SettingsError, match="resume_from: must be str, got 3"):
         prepare(path, resume_from=3)
+
+
+@pytest.mark.parametrize(("schedule", "low", "high"), [("constant", 0.05, 0.05), ("cosine", 0.0, 0.025)])
+def test_a_resumed_run_takes_the_rate_and_the_schedule_of_its_own_configuration(path, schedule, low, high):
+    first, train, valid, _ = prepare(path, epochs=2, schedule="linear", learning_rate=0.01)
+    first.fit(train, valid)
+    assert first.optimizer.param_groups[0]["lr"] < 0.001
+    given = {"epochs": 4, "schedule": schedule, "learning_rate": 0.05}
+    more, train, valid, _ = prepare(path, **given, resume_from=str(first.last_checkpoint))
+    more.fit(train, valid)
+    assert sorted(more.train_loss_dict) == [0, 1, 2, 3]
+    assert low <= more.optimizer.param_groups[0]["lr"] <= high
+    assert more.optimizer.param_groups[0]["initial_lr"] == 0.05
+
+
+def test_a_checkpoint_from_before_some_keys_were_there_resumes_in_silence(path, caplog):
+    first, train, valid, _ = prepare(path, epochs=1)
+    first.fit(train, valid)
+    state = checkpoint.load(first.last_checkpoint)
+    for key in ("schedule", "precision", "target_horizon", "compression_block"):
+        del state["config"]["final"][key]
+    del state["steps"]
+    checkpoint.save(state, path=first.last_checkpoint)
+    more, train, valid, _ = prepare(path, epochs=2, schedule="linear", resume_from=str(first.last_checkpoint))
+    with caplog.at_level("WARNING"):
+        more.fit(train, valid)
+    warned = [record.message for record in caplog.records if "will not equal" in record.message]
+    assert len(warned) == 1
+    assert warned[0].startswith("schedule is 'linear' but was 'constant'")
+    assert more._steps == 2 * len(train)

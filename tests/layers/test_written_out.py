@@ -124,3 +124,19 @@ def test_a_weighted_sum_over_a_block_is_the_block_and_then_the_sum(inner_size):
         block = LlamaBlock(8, **shape).double()
         dropped = block.pooled(x, weights=weights, **given)
         assert not torch.allclose(dropped, block.pooled(x, weights=weights, **given))
+
+
+@pytest.mark.parametrize("p", [1 - 2**-18, 1.0, 2**-18])
+def test_a_probability_beyond_the_levels_is_torchs_dropout(p):
+    torch.manual_seed(2)
+    dropped = Dropout(p)(torch.ones(50, 20))
+    torch.manual_seed(2)
+    assert torch.equal(dropped, torch.nn.functional.dropout(torch.ones(50, 20), p))
+
+
+def test_rms_norm_of_bfloat16_is_as_precise_as_torchs():
+    x, norm = values(50, 64).bfloat16(), RMSNorm(64).bfloat16()
+    exact = rms_norm(x.double(), (64,), eps=1e-6)
+    assert norm(x).dtype == torch.bfloat16
+    assert (norm(x) - exact).abs().max() <= (rms_norm(x, (64,), eps=1e-6) - exact).abs().max() * 2
+    assert norm(x[0]).shape == (64,)

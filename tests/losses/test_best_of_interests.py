@@ -107,3 +107,11 @@ def test_at_least_one_row_at_once():
             items=vectors(M, D),
             rows_at_once=0,
         )
+
+
+def test_no_row_at_all_is_named():
+    none = torch.zeros(0, K, D)
+    with pytest.raises(ValueError, match="at least one row, got a batch without a target"):
+        summed_over_rows(
+            lambda *_: vectors(), none, positives=none[:, 0], items=vectors(M, D).float(), rows_at_once=3
+        )
