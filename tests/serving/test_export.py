@@ -396,7 +396,7 @@ def test_vectors_from_attributes_are_the_models_own_without_the_id(out):
     torch.testing.assert_close(same, alone)
     extend(out, ["a", "b"], vectors)
     assert {"a", "b"} <= {*Retriever.load(out).recommend([["i1"]], k=30).tokens[0]}
-    with pytest.raises(RequestError, match="values: 'topics' is missing; the model reads"):
+    with pytest.raises(RequestError, match="values: 'seconds' is missing; the model reads"):
         retriever.vectors_from_attributes({"genre": ["g1"]})
     with pytest.raises(RequestError, match="values: 'titel' is not read by the model; the model reads"):
         retriever.vectors_from_attributes({"genre": [], "topics": [], "seconds": [], "titel": []})
