@@ -239,6 +239,7 @@ def test_the_report_says_which_aims_hold():
     def timed(system, *speeds):
         facts = {"kind": "epoch", "dataset": "d", "length": 50, "system": system, "epoch_seconds": 1.0}
         facts |= {"measured_share": 1.0, "epoch_targets": 9, "build_seconds": 1.0, "peak_mib": 5.0}
+        facts |= {"targets": 90, "steps": 3, "items_seen": 24.25}
         return {**facts, "targets_per_second": list(speeds)}
 
     rows = [
@@ -249,7 +250,10 @@ def test_the_report_says_which_aims_hold():
     ]
     assert training_report.ratios(rows[0], rows[2]) == (12.0, 5.5, 26.0)
     machine = {"cpu": "c", "threads": 1, "python": "3", "torch": "2"}
-    text = training_report.markdown({"machine": machine, "quick": False, "results": [{"rows": rows}]})
+    one = {"case": {"kind": "epoch"}, "rows": rows, "commit": "abc", "date": "2026-11-24", "threads": 2}
+    text = training_report.markdown({"machine": machine, "quick": False, "results": [one]})
+    assert "| epoch | abc | 2026-11-24 | 2 |" in text
+    assert "| KuaiFormer | 1,200 (1,100 to 1,300) | 30 | 24.2 |" in text
     holds = {
         line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in text.splitlines()
     }
