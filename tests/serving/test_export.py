@@ -477,12 +477,14 @@ def test_readers_see_one_version_or_the_other_while_it_is_refreshed(out):
 
     reader = threading.Thread(target=load)
     reader.start()
-    for number in range(n_versions):
+    for number in range(20 * n_versions):  # a busy machine may let the reader finish late
         extend(out, [f"n{number}"], torch.ones(1, 16))
+        if number >= n_versions and len({*seen}) > 1:
+            break
     stop.set()
     reader.join()
     assert not errors
-    assert len(seen) > 1
+    assert len({*seen}) > 1
 
 
 def test_a_newer_checkpoint_is_swapped_in_and_added_items_are_reported(tmp_path, monkeypatch, capsys):
