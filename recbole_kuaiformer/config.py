@@ -68,6 +68,7 @@ class WindowSettings(Settings):
     MAX_ITEM_LIST_LENGTH: int
     window_targets: int
     targets_per_window: int | None
+    windows_per_user: int | None
     target_horizon: int | None
     target_horizon_seconds: float | None
     stochastic_length_alpha: float | None
@@ -77,8 +78,9 @@ class WindowSettings(Settings):
     def __post_init__(self) -> None:
         for key in ("MAX_ITEM_LIST_LENGTH", "window_targets", "train_batch_size"):
             self._require(key, that=getattr(self, key) >= 1, what="at least 1")
-        drawn = self.targets_per_window
-        self._require("targets_per_window", that=drawn is None or drawn >= 1, what="at least 1, or ~ for all")
+        for key in ("targets_per_window", "windows_per_user"):
+            value = getattr(self, key)
+            self._require(key, that=value is None or value >= 1, what="at least 1, or ~ for all")
         self._check_horizon()
         alpha = self.stochastic_length_alpha
         self._require(

@@ -170,14 +170,16 @@ class RetrievalDataset(LoggedDataset):
 
     def windows(self, *, span: int) -> Windows:
         """Training windows over this split's rows."""
-        return Windows.cut(self.log, targets=self.inter_feat[LOG_ROW].numpy(), span=span)
+        newest = WindowSettings.read(self.config).windows_per_user
+        return Windows.cut(self.log, targets=self.inter_feat[LOG_ROW].numpy(), span=span, per_user=newest)
 
     def target_counts(self) -> torch.Tensor:
         """How often an epoch predicts each item on average, if it trains every position: [N]."""
         settings = WindowSettings.read(self.config)
-        horizon = horizon_of(self.log, np.sort(self.inter_feat[LOG_ROW].numpy()), settings=settings)
+        trained = np.flatnonzero(self.windows(span=settings.span).is_target)
+        horizon = horizon_of(self.log, trained, settings=settings)
         if horizon is None:
-            return torch.bincount(self.inter_feat[self.iid_field], minlength=self.item_num)
+            return torch.bincount(torch.from_numpy(self.log.item_ids[trained]), minlength=self.item_num)
         items = torch.from_numpy(self.log.item_ids[horizon.targets])
         return torch.bincount(items, weights=torch.from_numpy(horizon.expected()), minlength=self.item_num)
 

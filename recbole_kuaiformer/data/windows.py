@@ -31,10 +31,13 @@ class Windows:
     lasts: IntArray
 
     @classmethod
-    def cut(cls, log: InteractionLog, *, targets: IntArray, span: int) -> Windows:
+    def cut(
+        cls, log: InteractionLog, *, targets: IntArray, span: int, per_user: int | None = None
+    ) -> Windows:
         """Windows in which each target row lies exactly once; spans of at most ``span`` rows.
 
-        Spans are counted from a user's newest target backwards, so the newest are full.
+        Spans are counted from a user's newest target backwards, so the newest are full. With ``per_user``
+        the newest so many of a user are kept, and targets of older ones are not trained on.
 
         Raises:
             ValueError: there is no target, or a target has no history (a user's first row).
@@ -53,6 +56,9 @@ class Windows:
             raise ValueError("a user's first interaction cannot be a target: nothing stands before it")
         newest = targets[np.searchsorted(starts, starts, side="right") - 1]
         number = (newest - targets) // span  # of the window, counted back from the user's newest target
+        if per_user is not None:
+            kept = number < per_user
+            targets, starts, number = targets[kept], starts[kept], number[kept]
         begins = np.r_[True, (starts[1:] != starts[:-1]) | (number[1:] != number[:-1])]
         ends = np.r_[begins[1:], True]
         is_target = np.zeros(len(log), dtype=bool)

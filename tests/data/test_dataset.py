@@ -126,6 +126,16 @@ def test_attributes_come_raw_with_gaps_in_seconds_and_nan_where_missing(world):
     assert raw[dataset.token2id("item_id", "i5")] == 7.5
 
 
+def test_the_counts_behind_log_q_are_those_of_the_targets_trained_on(world):
+    settings = {"windows_per_user": 1, "window_targets": 2}
+    config = config_of("KuaiFormer", world, **settings)
+    train, *_ = data_preparation(config, create_dataset(config))
+    predicted = torch.cat([batch["target_ids"].flatten() for batch in train])
+    counts = torch.bincount(predicted[predicted > 0], minlength=train.dataset.item_num)
+    assert train.dataset.target_counts().tolist() == counts.tolist()
+    assert 0 < counts.sum() < len(train.dataset)
+
+
 def test_training_batches_hold_each_training_target_once_and_nothing_later(world):
     config = config_of("KuaiFormer", world, targets_per_window=None)
     train, valid, test = data_preparation(config, create_dataset(config))

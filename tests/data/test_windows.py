@@ -69,3 +69,13 @@ def test_a_first_interaction_cannot_be_a_target():
         Windows.cut(make_log([3]), targets=np.array([0, 1]), span=2)
     with pytest.raises(ValueError, match="no interaction that has a history"):
         Windows.cut(make_log([3]), targets=np.array([], dtype=int), span=2)
+
+
+def test_a_users_newest_windows_alone_hold_the_newest_targets():
+    targets = np.r_[1:40, 41:49]
+    every = Windows.cut(make_log([40, 9]), targets=targets, span=10)
+    newest = Windows.cut(make_log([40, 9]), targets=targets, span=10, per_user=2)
+    assert np.flatnonzero(newest.is_target).tolist() == [*range(20, 40), *range(41, 49)]
+    assert newest.firsts.tolist() == [20, 30, 41]
+    assert newest.lasts.tolist() == [29, 39, 48]
+    assert len(every) == 5
