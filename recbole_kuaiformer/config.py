@@ -109,12 +109,6 @@ class WindowSettings(Settings):
         """Most interactions that one window may have to train on."""
         return min(self.window_targets, self.MAX_ITEM_LIST_LENGTH)
 
-    @property
-    def windows_per_batch(self) -> int:
-        """Windows in a training batch: as many as hold at most train_batch_size targets, at least one."""
-        per_window = min(self.span, self.targets_per_window or self.span)
-        return max(1, self.train_batch_size // per_window)
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):

@@ -238,16 +238,13 @@ class WindowDataLoader(TrainDataLoader):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.windows) // self._windows_per_step())
+        return len(self.planner)
 
     def update_config(self, config: Any) -> None:
         """Take over another configuration; windows are cut anew."""
         self._cut(config, self._dataset)
         self._batches = None
         super().update_config(config)
-
-    def _windows_per_step(self) -> int:
-        return self.window_settings.windows_per_batch  # of all processes together
 
     @property
     def sample_size(self) -> int:
@@ -279,11 +276,8 @@ class WindowDataLoader(TrainDataLoader):
 
     def plan(self, epoch: int) -> Iterator[BatchPlan]:
         """What this process trains on in each batch of an epoch."""
-        batches = self.planner.batches(
-            self._windows_per_step(),
-            seeds=np.random.SeedSequence([self.config["seed"], epoch]),
-            shuffle=self.shuffle,
-        )
+        seeds = np.random.SeedSequence([self.config["seed"], epoch])
+        batches = self.planner.batches(seeds=seeds, shuffle=self.shuffle)  # of all processes together
         if self.config["single_spec"]:
             return batches
         rank, world_size = torch.distributed.get_rank(), self.config["world_size"]

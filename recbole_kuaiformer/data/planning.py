@@ -11,7 +11,7 @@ from recbole_kuaiformer.config import WindowSettings
 from recbole_kuaiformer.data.horizon import Horizon
 from recbole_kuaiformer.data.log import IntArray, InteractionLog
 from recbole_kuaiformer.data.stochastic_length import BoolArray, StochasticLength
-from recbole_kuaiformer.data.windows import Windows
+from recbole_kuaiformer.data.windows import Windows, n_batches_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Planner:
 
     def __init__(self, windows: Windows, *, settings: WindowSettings) -> None:
         self.windows, self.settings = windows, settings
+        self.sizes = windows.sizes(settings.targets_per_window)
+        self.n_batches = n_batches_of(self.sizes, batch_size=settings.train_batch_size)
         self.horizon = horizon_of(windows.log, np.flatnonzero(windows.is_target), settings=settings)
         self.stochastic_length = None
         if settings.stochastic_length_alpha is not None:
@@ -75,9 +77,10 @@ class Planner:
                 choice=settings.stochastic_length_choice,
             )
 
-    def batches(
-        self, windows_per_batch: int, *, seeds: np.random.SeedSequence, shuffle: bool
-    ) -> Iterator[BatchPlan]:
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def batches(self, *, seeds: np.random.SeedSequence, shuffle: bool) -> Iterator[BatchPlan]:
         """The plan of each batch of an epoch; windows in order of the log unless they are shuffled."""
         # A generator for each purpose: what one draws does not change what the others draw.
         order, draws, futures, cuts, choices = map(np.random.default_rng, seeds.spawn(5))
@@ -86,7 +89,7 @@ class Planner:
             shortened = self.stochastic_length.shortened(lengths, rng=cuts)
             lengths = np.where(shortened, self.stochastic_length.size, lengths)
         for numbers in self.windows.batches(
-            windows_per_batch, lengths=lengths, rng=order if shuffle else None
+            self.n_batches, sizes=self.sizes, lengths=lengths, rng=order if shuffle else None
         ):
             histories = None if shortened is None else self._left(numbers, shortened[numbers], rng=choices)
             targets = self.windows.targets(

@@ -73,20 +73,33 @@ class Windows:
         lengths: IntArray = np.minimum(self.lasts - self.log.starts[self.lasts], max_length)
         return lengths
 
-    def batches(
-        self, batch_size: int, *, lengths: IntArray, rng: np.random.Generator | None
-    ) -> Iterator[IntArray]:
-        """Window numbers of each batch of an epoch; in order of the log if ``rng`` is None.
+    def sizes(self, n_drawn: int | None = None) -> IntArray:
+        """Targets of each window, at most ``n_drawn`` if so many are drawn: [W]."""
+        before = np.r_[0, self.is_target.cumsum()]
+        sizes: IntArray = before[self.lasts + 1] - before[self.firsts]
+        return sizes if n_drawn is None else np.minimum(sizes, n_drawn)
 
-        Shuffled windows are sorted by length [W] within stretches of BATCHES_PER_BUCKET batches, so that
-        those of a batch are about equally long and little is spent on padding.
+    def batches(
+        self, n_batches: int, *, sizes: IntArray, lengths: IntArray, rng: np.random.Generator | None
+    ) -> Iterator[IntArray]:
+        """Window numbers of each batch of an epoch, about equally large; in order of the log without ``rng``.
+
+        Shuffled windows are sorted by length within stretches of BATCHES_PER_BUCKET batches, so that those of
+        a batch are about equally long and little is spent on padding.
+
+        Args:
+            n_batches: how many; no more than ``n_batches_of`` gives, or some stay empty and are left out.
+            sizes: [W] targets of each window.
+            lengths: [W] items of each window's history.
+            rng: shuffles.
         """
         order = np.arange(len(self))
         if rng is not None:
             order = rng.permutation(order)
-            stretch = np.arange(len(order)) // (batch_size * BATCHES_PER_BUCKET)
+            stretch = _batch_numbers(sizes[order], n_batches) // BATCHES_PER_BUCKET
             order = order[np.lexsort((lengths[order], stretch))]
-        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        numbers = _batch_numbers(sizes[order], n_batches)
+        batches = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
         if rng is not None:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         yield from batches
@@ -127,3 +140,22 @@ class Windows:
         packed.sort(axis=1)  # the chosen rows to the left, in order of time
         packed = packed[:, : int(real.sum(1).max())]
         return np.where(packed < len(self.log), packed, -1)
+
+
+def n_batches_of(sizes: IntArray, *, batch_size: int) -> int:
+    """How many batches of about ``batch_size`` targets windows of the given sizes make, none of them empty.
+
+    >>> n_batches_of(np.array([5, 5, 5, 5]), batch_size=8)
+    3
+    >>> n_batches_of(np.array([5, 5, 5, 5]), batch_size=2)  # a batch holds at least one window
+    4
+    """
+    total = int(sizes.sum())
+    return max(1, min(-(-total // batch_size), total // int(sizes.max())))
+
+
+def _batch_numbers(sizes: IntArray, n_batches: int) -> IntArray:
+    """The batch, from 0, of each of the windows in this order: where the middle of its targets falls."""
+    ends = sizes.cumsum()
+    numbers: IntArray = (2 * ends - sizes) * n_batches // (2 * ends[-1])
+    return numbers

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_kuaiformer.data.log import InteractionLog
-from recbole_kuaiformer.data.windows import Windows
+from recbole_kuaiformer.data.windows import Windows, n_batches_of
 
 
 def make_log(lengths):
@@ -26,9 +26,14 @@ def test_each_target_exactly_once_and_within_the_span(lengths, span, batch_size,
     keep = data.draw(st.lists(st.booleans(), min_size=len(possible), max_size=len(possible)))
     chosen = possible[np.array(keep) | (np.arange(len(possible)) == 0)]
     windows = Windows.cut(log, targets=chosen, span=span)
-    seen = []
-    for numbers in windows.batches(batch_size, lengths=windows.lengths(8), rng=np.random.default_rng(seed)):
-        assert len(numbers) <= batch_size
+    seen, sizes = [], windows.sizes()
+    n_batches = n_batches_of(sizes, batch_size=batch_size)
+    batches = [
+        *windows.batches(n_batches, sizes=sizes, lengths=windows.lengths(8), rng=np.random.default_rng(seed))
+    ]
+    assert len(batches) == n_batches
+    for numbers in batches:
+        assert abs(sizes[numbers].sum() - len(chosen) / n_batches) <= sizes.max()
         targets = windows.targets(numbers, n_drawn=None, rng=None)
         for number, row in zip(numbers, targets):
             own = row[row >= 0]
@@ -57,8 +62,9 @@ def test_an_epochs_order_depends_on_the_generator_alone():
     windows = Windows.cut(make_log([30] * 20), targets=np.flatnonzero(np.arange(600) % 30), span=5)
 
     def order(seed):
+        rng = np.random.default_rng(seed)
         return np.concatenate(
-            [*windows.batches(4, lengths=windows.lengths(50), rng=np.random.default_rng(seed))]
+            [*windows.batches(9, sizes=windows.sizes(), lengths=windows.lengths(50), rng=rng)]
         ).tolist()
 
     assert order(3) == order(3) != order(4)
@@ -79,3 +85,13 @@ def test_a_users_newest_windows_alone_hold_the_newest_targets():
     assert newest.firsts.tolist() == [20, 30, 41]
     assert newest.lasts.tolist() == [29, 39, 48]
     assert len(every) == 5
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_batches"), [(1, 4), (9, 4), (10, 4), (20, 2), (26, 2), (39, 1), (99, 1)]
+)
+def test_a_batch_holds_about_as_many_targets_as_asked_but_at_least_a_window(batch_size, n_batches):
+    windows = Windows.cut(make_log([31, 10]), targets=np.r_[1:31, 32:41], span=9)
+    assert windows.sizes().tolist() == [3, 9, 9, 9, 9]
+    assert windows.sizes(4).tolist() == [3, 4, 4, 4, 4]
+    assert n_batches_of(windows.sizes(), batch_size=batch_size) == n_batches
