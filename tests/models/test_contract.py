@@ -75,8 +75,8 @@ def test_queries_that_start_from_recent_items_are_trained(cyclic):
 # items must hold both continuations of two planted interests for what share of the users. Only transformers
 # read the order as such; the others see it through positions counted from the oldest item. What MIND makes of
 # its drawn b depends on the draw: .44 to .96 over six seeds.
-# Under its own loss, of the nearest interest alone, ComiRec-SA often collapses into one interest (6 of 8 draws
-# in the world of two).
+# Under its own loss, of the nearest interest alone, ComiRec-SA often collapses into one interest (6 of 8
+# draws in the world of two).
 _SOFTER = {"interest_routing": "max", "stopping_step": 100}
 LEARNS = {
     "KuaiFormer": ({"epochs": 15}, 0.95),
