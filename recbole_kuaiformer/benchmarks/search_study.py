@@ -29,7 +29,7 @@ class Search:
     """One model on one dataset.
 
     Attributes:
-        request: settings beside those searched, and the bounds of each trial.
+        request: settings that are not searched, whatever the space says, and the bounds of each trial.
         n_trials: finished, pruned and failed ones together; the first is of the model's own settings.
         seed: of every trial's training, and of the sampler.
         folder: <out>/<dataset>.
@@ -45,7 +45,8 @@ class Search:
     def run(self) -> Any:
         """Run the trials that are still to be run; returns Optuna's study."""
         optuna = optuna_library()
-        dimensions = space(self.model)
+        given = {**self.request.common, **self.request.own.get(self.model, {})}
+        dimensions = {key: one for key, one in space(self.model).items() if key not in given}
         base = case(self.model, self.dataset, seed=self.seed, request=self.request)
         study = self._study(base, dimensions)
         done = _tidied(study)

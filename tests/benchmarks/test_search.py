@@ -113,6 +113,13 @@ def test_the_first_trial_is_of_the_models_own_settings(given, tmp_path):
     assert first["settings"] == {key: config[key] for key in space("ComiRecSA")}
 
 
+def test_a_key_that_is_given_is_not_searched(given, tmp_path):
+    own = ["SASRecPlus.n_layers=1", "learning_rate=0.005"]
+    assert search.main([*given, "--model", "SASRecPlus", "--trials", "1", "--set", *SET, *own]) == 0
+    (trial,) = trials_of(tmp_path, "SASRecPlus")["trials"]
+    assert set(trial["settings"]) == {*space("SASRecPlus")} - {"n_layers", "learning_rate"}
+
+
 def test_a_search_goes_on_where_it_stopped_and_draws_nothing_twice(given, tmp_path):
     def searched(n_trials):
         arguments = [*given, "--model", "SASRecPlus", "--trials", str(n_trials), "--set", *SET]
