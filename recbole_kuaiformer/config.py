@@ -122,8 +122,9 @@ class DataSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeSettings(Settings):
-    """Which attributes a token carries, and how wide their vectors are."""
+    """What a token is made of: the item's vector, and the attributes beside it."""
 
+    initializer_range: float | None
     attributes: dict[str, Any]
     attribute_size: int
     target_attributes: bool
@@ -132,6 +133,8 @@ class AttributeSettings(Settings):
 
     def __post_init__(self) -> None:
         self._require("attribute_size", that=self.attribute_size >= 1, what="at least 1")
+        std = self.initializer_range
+        self._require("initializer_range", that=std is None or std > 0, what="positive, or ~")
         for name, options in self.attributes.items():
             self._check(name, options or {})
 

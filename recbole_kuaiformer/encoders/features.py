@@ -110,6 +110,7 @@ class ItemTokens(nn.Module):
         item_values: for each attribute of source ``item`` its column over all ids: [N], or [N, S].
         attribute_size: width of each attribute's vectors.
         target_attributes: whether the target side reads the item's attributes too.
+        item_std: standard deviation of X at the start; None is D^-1/2, vectors about 1 long.
     """
 
     def __init__(
@@ -121,10 +122,11 @@ class ItemTokens(nn.Module):
         item_values: Mapping[str, Tensor],
         attribute_size: int,
         target_attributes: bool,
+        item_std: float | None = None,
     ) -> None:
         super().__init__()
         self.ids = nn.Embedding(n_items, hidden_size, padding_idx=0)
-        nn.init.normal_(self.ids.weight, std=hidden_size**-0.5)
+        nn.init.normal_(self.ids.weight, std=item_std or hidden_size**-0.5)
         with torch.no_grad():
             self.ids.weight[0].zero_()
         self.embeddings = nn.ModuleDict({a.name: _embedding(a, size=attribute_size) for a in attributes})

@@ -59,6 +59,7 @@ class RetrievalModel(SequentialRecommender):
             hidden_size=config["hidden_size"],
             attributes=attributes,
             item_values=item_values(dataset, attributes=attributes),
+            item_std=settings.initializer_range,
             attribute_size=settings.attribute_size,
             target_attributes=settings.target_attributes,
         )

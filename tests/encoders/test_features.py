@@ -75,6 +75,21 @@ DURATION = Attribute("duration", "continuous", "item", 10, maximum=300.0)
 ACTION = Attribute("action", "discrete", "interaction", 3)
 
 
+@pytest.mark.parametrize(("asked", "found"), [(None, 16**-0.5), (0.02, 0.02)])
+def test_items_start_as_far_from_zero_as_asked(asked, found):
+    torch.manual_seed(0)
+    tokens = ItemTokens(
+        2000,
+        hidden_size=16,
+        attributes=(),
+        item_values={},
+        attribute_size=4,
+        target_attributes=False,
+        item_std=asked,
+    )
+    assert float(tokens.ids.weight[1:].detach().std()) == pytest.approx(found, rel=0.02)
+
+
 def test_without_attributes_a_token_is_its_id_and_no_mlp_is_built():
     tokens = tokens_with(())
     ids = torch.randint(0, N, (B, L))
