@@ -79,8 +79,8 @@ def test_the_time_of_the_request_tells_what_comes_next(tmp_path, monkeypatch):
         config = given(
             path, use_request_time=use_request_time, epochs=25, topk=[1, 2], valid_metric="Recall@1"
         )
-        result = run_recbole(model="HSTU", dataset="pauses", config_dict={**config, "negatives": "all"})
-        print(result["test_result"])
+        config |= {"negatives": "all", "initializer_range": None}  # few steps, so items differ at once
+        result = run_recbole(model="HSTU", dataset="pauses", config_dict=config)
         hits[use_request_time] = result["test_result"]
     assert hits[True]["recall@1"] > 0.9
     assert hits[False]["recall@1"] < 0.65
