@@ -47,14 +47,25 @@ def assert_same_weights(one, other, **tolerance):
 
 
 @pytest.mark.parametrize("clip", [None, {"max_norm": 0.05}])
-def test_batches_accumulated_are_one_batch_of_all_their_targets(home, clip):
-    """11 batches of 7 windows in threes, the last two of an epoch by themselves; targets differ in number."""
+@pytest.mark.parametrize(
+    ("whole_size", "n_accumulated", "n_steps"),
+    [(84, 3, 3), (10_000, 100, 1)],
+    ids=["in threes", "an epoch that ends before the step is full"],
+)
+def test_batches_accumulated_are_one_batch_of_all_their_targets(
+    home, clip, whole_size, n_accumulated, n_steps
+):
+    """9 batches of about 28 targets, which differ in number."""
     shared = {"learner": "sgd", "learning_rate": 0.05, "temperature": 0.2, "shuffle": False}
     shared |= {"clip_grad_norm": clip}
-    whole = trained(home, train_batch_size=84, **shared)
-    parts = trained(home, train_batch_size=28, accumulate_batches=3, **shared)
-    assert parts._steps == whole._steps == 8
+    whole = trained(home, train_batch_size=whole_size, **shared)
+    parts = trained(home, train_batch_size=28, accumulate_batches=n_accumulated, **shared)
+    assert parts._steps == whole._steps == 2 * n_steps
     assert_same_weights(whole, parts, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_left_of_an_epoch_makes_a_step_of_its_own(home):
+    assert trained(home, train_batch_size=28, accumulate_batches=4)._steps == 2 * 3  # 4 + 4 + 1
 
 
 @pytest.mark.parametrize(
