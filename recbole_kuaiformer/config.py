@@ -477,8 +477,8 @@ def _near(value: Any, known: Iterable[str]) -> str:
 def _cast(value: Any, hint: Any, *, key: str) -> Any:
     """The value in the annotated type; ints pass for floats, lists for tuples, nothing else is bent."""
     if get_origin(hint) in (Union, UnionType):
-        if value is None and NoneType in get_args(hint):
-            return None
+        if (value is None or value == "~") and NoneType in get_args(hint):
+            return None  # RecBole's command line hands on yaml's ~ as a string
         (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
     origin = get_origin(hint) or hint
     if origin is tuple and isinstance(value, list | tuple):

@@ -3,7 +3,7 @@
 import pytest
 from recbole.config import Config
 
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.config import AttributeSettings, SettingsError
 from tests import worlds
 
 
@@ -111,3 +111,10 @@ def test_what_windows_cannot_do_is_named(tmp_path, monkeypatch, given, message):
     worlds.at_home(monkeypatch, tmp_path)
     with pytest.raises(SettingsError, match=message):
         Config("KuaiFormer", "x", config_dict=worlds.small("nowhere", "x", **given))
+
+
+def test_the_files_sign_for_nothing_works_on_the_command_line_too():
+    values = {"initializer_range": "~", "attributes": {}, "attribute_size": 4, "target_attributes": False}
+    assert AttributeSettings.read(values).initializer_range is None
+    with pytest.raises(SettingsError, match="attribute_size: must be int, got '~'"):
+        AttributeSettings.read({**values, "attribute_size": "~"})
