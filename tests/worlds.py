@@ -1,6 +1,9 @@
 """Small generated datasets whose right answer is known, as RecBole atomic files."""
 
+import random
+import socket
 import sys
+from contextlib import suppress
 
 import numpy as np
 
@@ -85,6 +88,17 @@ def small_for(model, data_path, name, **more):
         key: value for key, value in small(data_path, name).items() if key not in every - {*SHAPE[model]}
     }
     return {**given, **more}
+
+
+def free_ports(n):
+    """Ports to listen on later: none of those that the system gives to connections in the meantime."""
+    found = []
+    while len(found) < n:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("localhost", port))
+            found.append(str(port))
+    return found
 
 
 def at_home(monkeypatch, folder):

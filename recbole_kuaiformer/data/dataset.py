@@ -229,16 +229,16 @@ class WindowDataLoader(TrainDataLoader):
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
     def _cut(self, config: Any, dataset: RetrievalDataset) -> None:
-        self.window_settings = WindowSettings.read(config)
-        self.windows = dataset.windows(span=self.window_settings.span)
-        self.planner = Planner(self.windows, settings=self.window_settings)
+        settings = WindowSettings.read(config)
+        self.windows = dataset.windows(span=settings.span)
+        self.planner = Planner(self.windows, settings=settings)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and draws the next iteration takes."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.planner)
+        return self.planner.n_batches
 
     def update_config(self, config: Any) -> None:
         """Take over another configuration; windows are cut anew."""

@@ -57,7 +57,7 @@ def horizon_of(log: InteractionLog, targets: IntArray, *, settings: WindowSettin
 
 
 class Planner:
-    """Plans epochs over windows; a plan depends on its seeds alone.
+    """Plans epochs of ``n_batches`` batches over windows; a plan depends on its seeds alone.
 
     Args:
         windows: of the training split.
@@ -76,9 +76,6 @@ class Planner:
                 alpha=settings.stochastic_length_alpha,
                 choice=settings.stochastic_length_choice,
             )
-
-    def __len__(self) -> int:
-        return self.n_batches
 
     def batches(self, *, seeds: np.random.SeedSequence, shuffle: bool) -> Iterator[BatchPlan]:
         """The plan of each batch of an epoch; windows in order of the log unless they are shuffled."""

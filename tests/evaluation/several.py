@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -122,7 +121,7 @@ def evaluate(model, config_dict, **process):
 def in_processes(runs, *, n_processes, folder):
     """Each of ``runs``, (function, model, config), by several processes together: [run][process]."""
     folder.mkdir(exist_ok=True)
-    ports = _free_ports(len(runs))
+    ports = worlds.free_ports(len(runs))
     torch.multiprocessing.spawn(
         _process, args=(runs, ports, n_processes, str(folder)), nprocs=n_processes, join=True
     )
@@ -145,13 +144,3 @@ def _process(rank, runs, ports, n_processes, folder):
         torch.save(outcome, Path(folder, f"{i}-{rank}.pt"))
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def _free_ports(n):
-    probes = [socket.socket() for _ in range(n)]
-    for probe in probes:
-        probe.bind(("localhost", 0))
-    ports = [str(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

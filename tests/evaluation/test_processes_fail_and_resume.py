@@ -79,14 +79,14 @@ def test_a_loss_of_nan_in_one_process_stops_all_and_is_not_saved(outcomes):
 )
 def test_one_process_that_fails_ends_all(home, seed, error, message):
     given = config(home, seed=seed, checkpoint_dir="failing", gpu_id="0,1")
-    (port,) = several._free_ports(1)
+    (port,) = worlds.free_ports(1)
     with pytest.raises(error, match=message):
         run("KuaiFormer", "uneven", config_dict=given, nproc=2, port=port)
 
 
 def test_a_mistake_is_one_line_and_the_result_is_that_of_process_0(home, monkeypatch, capfd):
     given = {"topk": "[3,40]", "data_path": home / "data", "gpu_id": "0,1", "epochs": 1}
-    (port,) = several._free_ports(1)
+    (port,) = worlds.free_ports(1)
     monkeypatch.setattr(sys, "argv", ["x", *(f"--{key}={value}" for key, value in given.items())])
     assert main(["--dataset=uneven", "--nproc=2", f"--port={port}"]) == 2
     lines = capfd.readouterr().err.strip().splitlines()
