@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -57,8 +58,23 @@ class EpochClock:
         """
         del self._seconds[epoch:]
         self._valid = [pair for pair in self._valid if pair[0] < epoch]
-        if self.budget is not None and self._seconds and self.seconds >= self.budget:
+        if self._seconds and self.is_spent:
             raise OutOfTimeError
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there is a budget, and nothing left of it."""
+        return self.budget is not None and self.seconds >= self.budget
+
+    def expected_epochs(self, most: int) -> int:
+        """Epochs until the budget is spent, at the mean pace so far.
+
+        Args:
+            most: the answer while there is no pace yet, or no budget; never more.
+        """
+        if self.budget is None or not self._seconds:
+            return most
+        return min(most, max(self.epochs, math.ceil(self.budget * self.epochs / self.seconds)))
 
     def trained(self, seconds: float) -> None:
         """An epoch more is done."""
@@ -79,14 +95,24 @@ class EpochClock:
 
 
 class Timed:
-    """Mixed into a trainer: its epochs are timed, and none begins after the time is up."""
+    """Mixed into a trainer: its epochs are timed, and none begins after the time is up.
+
+    The learning rate of this package's models falls over the epochs that fit the budget, and the epoch that
+    spends it is validated whatever ``eval_step``.
+    """
 
     clock: EpochClock
+    epochs: int
+    expected_epochs: int
+    eval_step: int
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         recbole: Any = super()
         self.clock.begin(epoch_idx)
+        self.expected_epochs = self.clock.expected_epochs(self.epochs)
         start = time.perf_counter()
         loss = recbole._train_epoch(train_data, epoch_idx, *args, **kwargs)
         self.clock.trained(time.perf_counter() - start)
+        if self.clock.is_spent:
+            self.eval_step = min(self.eval_step, 1)
         return loss

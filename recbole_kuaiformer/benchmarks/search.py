@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from recbole_kuaiformer.benchmarks.comparison_settings import Request, assignments, case
 from recbole_kuaiformer.benchmarks.search_space import space
@@ -29,6 +32,15 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--data_path", default="", help="where the datasets lie, as in RecBole")
     options.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
+    options.add_argument(
+        "--try",
+        dest="second",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a second trial of the model's own settings with these in their place, where its space has them",
+    )
     options.add_argument("--max_epochs", type=int, default=None, help="bound on every trial")
     options.add_argument(
         "--time_budget", type=float, default=None, metavar="SECONDS", help="of training, for each trial"
@@ -51,12 +63,42 @@ def searches(args: argparse.Namespace) -> list[Search]:
         time_budget=args.time_budget,
     )
     found = []
+    second = _second(args.second, models=args.model)
     for dataset in args.dataset:
         for model in args.model:
             space(model)
             case(model, dataset, seed=args.seed, request=request)
             folder = Path(args.out).resolve() / dataset
-            found.append(Search(model, dataset, request, n_trials=args.trials, seed=args.seed, folder=folder))
+            found.append(
+                Search(
+                    model,
+                    dataset,
+                    request,
+                    n_trials=args.trials,
+                    seed=args.seed,
+                    folder=folder,
+                    second=second[model],
+                )
+            )
+    return found
+
+
+def _second(given: Iterable[str], *, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the second trial tries, by model: of keys for all models those that its space has."""
+    common, own = assignments(given, models=models)
+    spaces = {model: space(model) for model in models}
+    searched = sorted({key for one in spaces.values() for key in one})
+    if unknown := sorted({*common} - {*searched}):
+        raise SettingsError(f"--try {unknown[0]}: in no model's space; there are {', '.join(searched)}")
+    found = {}
+    for model, dimensions in spaces.items():
+        shared = {key: value for key, value in common.items() if key in dimensions}
+        found[model] = {key: yaml.safe_load(v) for key, v in {**shared, **own.get(model, {})}.items()}
+        for key, value in found[model].items():
+            if key not in dimensions or not dimensions[key].holds(value):
+                raise SettingsError(
+                    f"--try {key}: {value!r} is outside of {model}'s space, {dimensions.get(key)}"
+                )
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Search:
         n_trials: finished, pruned and failed ones together; the first is of the model's own settings.
         seed: of every trial's training, and of the sampler.
         folder: <out>/<dataset>.
+        second: the second trial's settings where they are not the model's own, within the space; keys that
+            are given for all trials stay away.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Search:
     n_trials: int
     seed: int
     folder: Path
+    second: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self) -> Any:
         """Run the trials that are still to be run; returns Optuna's study."""
@@ -52,7 +55,9 @@ class Search:
         done = _tidied(study)
         if not study.trials:
             own = {key: base["resolved"].get(key) for key in dimensions}
-            study.enqueue_trial({key: own[key] for key, one in dimensions.items() if one.holds(own[key])})
+            study.enqueue_trial(_within(own, dimensions))
+            if second := _within(self.second, dimensions):
+                study.enqueue_trial({**_within(own, dimensions), **second})
         study.optimize(
             lambda trial: self._value_or_reason(trial, dimensions),
             n_trials=max(0, self.n_trials - done),
@@ -164,6 +169,10 @@ def optuna_library() -> Any:
         raise SettingsError("optuna is not installed: pip install 'recbole-kuaiformer[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def _within(given: Mapping[str, Any], dimensions: Mapping[str, Dimension]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key in dimensions and dimensions[key].holds(value)}
 
 
 def _tidied(study: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -29,16 +30,30 @@ def factor(step: int, *, name: str, warmup_steps: int, n_steps: int, floor: floa
 
 
 def schedule(
-    optimizer: Optimizer, *, name: str, warmup_steps: int, n_steps: int, floor: float, first_step: int
+    optimizer: Optimizer,
+    *,
+    name: str,
+    warmup_steps: int,
+    n_steps: Callable[[], int],
+    floor: float,
+    first_step: int,
 ) -> LambdaLR:
     """Torch's scheduler over ``factor``, to be stepped after each step of the optimiser.
 
     Closed form, so that a training resumed at ``first_step`` with more epochs follows the longer schedule
     from there on (torch's chained schedulers carry their old length along in their state).
+
+    Args:
+        optimizer: whose rates are scheduled.
+        name: one of SCHEDULES.
+        warmup_steps: see ``factor``.
+        n_steps: asked at every step, since a bound on time makes it known only as training goes on.
+        floor: see ``factor``.
+        first_step: where training goes on.
     """
     return LambdaLR(
         optimizer,
         lambda step: factor(
-            first_step + step, name=name, warmup_steps=warmup_steps, n_steps=n_steps, floor=floor
+            first_step + step, name=name, warmup_steps=warmup_steps, n_steps=n_steps(), floor=floor
         ),
     )

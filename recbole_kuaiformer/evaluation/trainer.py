@@ -63,6 +63,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
         self.is_finished = False
         self._saves_last = False
         self._steps = 0  # of the optimiser, since training began
+        self.expected_epochs = self.epochs  # fewer where time will end the training; the schedule's length
         self._schedule: LambdaLR | None = None
         decay = self.settings.ema_decay
         self._averages = None if decay is None else AveragedWeights(self.model, decay=decay)
@@ -168,12 +169,12 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self.optimizer,
             name=asked.schedule,
             warmup_steps=asked.warmup_steps,
-            n_steps=n_steps,
+            n_steps=lambda: self.expected_epochs * steps_per_epoch,
             floor=asked.schedule_floor,
             first_step=self._steps,
         )
         self.logger.info(
-            f"learning rate: {asked.schedule} over {n_steps} steps, {asked.warmup_steps} of them warm-up, "
+            f"learning rate: {asked.schedule} over {n_steps} steps at most, {asked.warmup_steps} to warm up, "
             f"from step {self._steps} on; floor {asked.schedule_floor:g} of {self.learning_rate:g}"
         )
 

@@ -197,6 +197,39 @@ def test_a_time_budget_ends_training_after_the_epoch_that_exceeds_it(grid, home,
     assert rows[0]["readings"] == rows[1]["readings"]
 
 
+class Paced(EpochClock):
+    """Every epoch takes ten seconds."""
+
+    def trained(self, seconds):
+        super().trained(10.0)
+
+
+def test_under_a_time_budget_the_learning_rate_falls_over_what_fits_and_the_end_is_validated(grid, home):
+    run = of(grid, "ComiRecSA")
+    run["settings"] |= {"epochs": 500, "schedule": "cosine", "eval_step": 3}
+    one = comparison_run.Run(run, clock=Paced(home / "epochs.json", budget=75.0))
+    rates = []
+    one.train(
+        validated=lambda epoch, score: rates.append((epoch, one.trainer.optimizer.param_groups[0]["lr"]))
+    )
+    assert [epoch for epoch, _ in rates] == [2, 5, 7]  # eight epochs spend 75 s; the last one is no third one
+    shares = [rate / one.config["learning_rate"] for _, rate in rates]
+    assert shares == pytest.approx([(1 + np.cos(np.pi * done / 8)) / 2 for done in (3, 6, 8)], abs=0.01)
+
+
+def test_the_epochs_to_expect_follow_the_pace_and_never_exceed_what_was_asked(tmp_path):
+    clock = EpochClock(tmp_path / "epochs.json", budget=30.0)
+    assert clock.expected_epochs(9) == 9  # no pace yet
+    clock.trained(7.0)
+    assert (clock.expected_epochs(9), clock.expected_epochs(4)) == (5, 4)
+    clock.trained(21.0)
+    assert clock.expected_epochs(9) == 3
+    clock.trained(9.0)
+    assert clock.is_spent
+    assert clock.expected_epochs(9) == 3
+    assert EpochClock(tmp_path / "none.json", budget=None).expected_epochs(9) == 9
+
+
 def test_without_ranks_the_numbers_are_the_same(grid, home):
     row = comparison_run.row({**of(grid, "SASRec"), "per_user": False})
     assert row["readings"] == grid["rows"]["SASRec"]["readings"]
