@@ -34,12 +34,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     options.add_argument(
         "--try",
-        dest="second",
+        dest="tries",
         nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a second trial of the model's own settings with these in their place, where its space has them",
+        help="a trial, after the first one, of the model's own settings with these in their place, where its "
+        "space has them; may be given several times",
     )
     options.add_argument("--max_epochs", type=int, default=None, help="bound on every trial")
     options.add_argument(
@@ -63,7 +64,7 @@ def searches(args: argparse.Namespace) -> list[Search]:
         time_budget=args.time_budget,
     )
     found = []
-    second = _second(args.second, models=args.model)
+    tries = [_tried(given, models=args.model) for given in args.tries]
     for dataset in args.dataset:
         for model in args.model:
             space(model)
@@ -77,14 +78,14 @@ def searches(args: argparse.Namespace) -> list[Search]:
                     n_trials=args.trials,
                     seed=args.seed,
                     folder=folder,
-                    second=second[model],
+                    tries=[one[model] for one in tries],
                 )
             )
     return found
 
 
-def _second(given: Iterable[str], *, models: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the second trial tries, by model: of keys for all models those that its space has."""
+def _tried(given: Iterable[str], *, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What a trial tries, by model: of keys for all models those that its space has."""
     common, own = assignments(given, models=models)
     spaces = {model: space(model) for model in models}
     searched = sorted({key for one in spaces.values() for key in one})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ class Search:
         n_trials: finished, pruned and failed ones together; the first is of the model's own settings.
         seed: of every trial's training, and of the sampler.
         folder: <out>/<dataset>.
-        second: the second trial's settings where they are not the model's own, within the space; keys that
-            are given for all trials stay away.
+        tries: what the trials after the first have in place of the model's own settings, within the space;
+            keys that are given for all trials stay away.
     """
 
     model: str
@@ -43,7 +43,7 @@ class Search:
     n_trials: int
     seed: int
     folder: Path
-    second: Mapping[str, Any] = field(default_factory=dict)
+    tries: Sequence[Mapping[str, Any]] = ()
 
     def run(self) -> Any:
         """Run the trials that are still to be run; returns Optuna's study."""
@@ -55,9 +55,8 @@ class Search:
         done = _tidied(study)
         if not study.trials:
             own = {key: base["resolved"].get(key) for key in dimensions}
-            study.enqueue_trial(_within(own, dimensions))
-            if second := _within(self.second, dimensions):
-                study.enqueue_trial({**_within(own, dimensions), **second})
+            for one in ({}, *self.tries):
+                study.enqueue_trial(_within({**own, **one}, dimensions), skip_if_exists=True)
         study.optimize(
             lambda trial: self._value_or_reason(trial, dimensions),
             n_trials=max(0, self.n_trials - done),
