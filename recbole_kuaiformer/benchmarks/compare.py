@@ -22,7 +22,14 @@ from recbole_kuaiformer.benchmarks import (
     running,
     significance,
 )
-from recbole_kuaiformer.benchmarks.comparison_settings import Case, Request, assignments, case, check_common
+from recbole_kuaiformer.benchmarks.comparison_settings import (
+    Case,
+    Request,
+    assignments,
+    case,
+    check_common,
+    named,
+)
 from recbole_kuaiformer.config import SettingsError
 
 Rows = list[dict[str, Any]]
@@ -31,7 +38,12 @@ Rows = list[dict[str, Any]]
 def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     options = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.compare")
-    options.add_argument("--models", nargs="+", required=True, help="of RecBole or of this package")
+    options.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        help="of RecBole or of this package; name=Model for several runs of one",
+    )
     options.add_argument("--datasets", nargs="+", required=True)
     options.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     options.add_argument("--out", required=True, help="folder of the results")
@@ -58,7 +70,8 @@ def plan(args: argparse.Namespace) -> list[Case]:
     Raises:
         SettingsError: a model, key or value is wrong.
     """
-    common, own = assignments(args.set, models=args.models)
+    models = named(args.models)
+    common, own = assignments(args.set, models=models)
     request = Request(
         common=common,
         own=own,
@@ -68,12 +81,12 @@ def plan(args: argparse.Namespace) -> list[Case]:
         time_budget=args.time_budget,
         per_user=args.per_user == "True",
     )
-    check_common(request, models=args.models, datasets=args.datasets)
+    check_common(request, models=models.values(), datasets=args.datasets)
     return [
-        case(model, dataset, seed=seed, request=request)
+        case(model, dataset, seed=seed, request=request, name=name)
         for dataset in args.datasets
         for seed in args.seeds
-        for model in args.models
+        for name, model in models.items()
     ]
 
 

@@ -14,7 +14,16 @@ Case = dict[str, Any]
 Row = dict[str, Any]
 
 MODULE = "recbole_kuaiformer.benchmarks.comparison_run"
-FACTS = ("kind", "model", "dataset", "seed", "identity", "params", "resolved")  # of a case, in its row
+FACTS = (
+    "kind",
+    "model",
+    "name",
+    "dataset",
+    "seed",
+    "identity",
+    "params",
+    "resolved",
+)  # of a case, in its row
 
 
 def folder_of(case: Case, *, out: Path) -> Path:
@@ -68,7 +77,7 @@ def _run(case: Case, *, out: Path) -> Row:
 
 
 def _handed_over(case: Case) -> Case:
-    return {key: value for key, value in case.items() if key not in ("resolved", "params")}
+    return {key: value for key, value in case.items() if key not in ("resolved", "params", "name")}
 
 
 def _facts(case: Case, *, out: Path) -> Row:
@@ -76,19 +85,19 @@ def _facts(case: Case, *, out: Path) -> Row:
 
 
 def _title(case: Case) -> str:
-    return f"{case['dataset']} {case['model']} seed {case['seed']}"
+    return f"{case['dataset']} {case['name']} seed {case['seed']}"
 
 
 def time_left(open_: Sequence[Case], *, finished: Sequence[Row]) -> str:
     """How long the open runs may take, by the median of the nearest kind of finished ones.
 
-    Nearest is of the same model and dataset, then of the same dataset, then any.
+    Nearest is of the same name and dataset, then of the same model, then of the same dataset, then any.
     """
     total = 0.0
     for case in open_:
         near = [
             [row for row in finished if all(row[key] == case[key] for key in keys) and "failed" not in row]
-            for keys in (("model", "dataset"), ("dataset",), ())
+            for keys in (("name", "dataset"), ("model", "dataset"), ("dataset",), ())
         ]
         found = next((rows for rows in near if rows), None)
         if found is None:

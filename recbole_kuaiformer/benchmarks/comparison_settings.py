@@ -21,7 +21,7 @@ from recbole_kuaiformer.data.sequences import check_model
 
 Case = dict[
     str, Any
-]  # {"kind", "model", "dataset", "seed", "settings", "time_budget", "per_user", "identity"}
+]  # {"kind", "model", "name", "dataset", "seed", "settings", "time_budget", "per_user", "identity"}
 
 # Keys that say where and how loudly a run happens, not what comes out.
 _NOT_OF_A_RUN = {
@@ -40,7 +40,7 @@ class Request:
 
     Attributes:
         common: keys for every model that knows them.
-        own: keys for one model, by its name.
+        own: keys for one model, by the name it has in the comparison.
         data_path: where the datasets lie, as in RecBole; empty for RecBole's own place.
         params: folder of searched settings, <dataset>/<Model>.yaml.
         max_epochs: bound on every training; None leaves it to each model's ``epochs``.
@@ -84,6 +84,27 @@ def assignments(given: Iterable[str], *, models: Iterable[str]) -> tuple[dict[st
     return common, own
 
 
+def named(given: Iterable[str]) -> dict[str, str]:
+    """Models by the names that they have in a comparison, out of ``Model`` and ``name=Model``.
+
+    >>> named(["SASRec", "one=KuaiFormer", "four=KuaiFormer"])
+    {'SASRec': 'SASRec', 'one': 'KuaiFormer', 'four': 'KuaiFormer'}
+
+    Raises:
+        SettingsError: a name is empty, holds a dot, or is there twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, is_named, model = text.partition("=")
+        model = model if is_named else name
+        if not name or not model or "." in name:
+            raise SettingsError(f"--models: {text!r} is no Model or name=Model (a name without dots)")
+        if name in found:
+            raise SettingsError(f"--models: {name} is there twice; name=Model gives one of them another name")
+        found[name] = model
+    return found
+
+
 @contextmanager
 def no_arguments() -> Iterator[None]:
     """Within the block RecBole's Config finds no command line: ours is not its own."""
@@ -121,8 +142,8 @@ def protocol() -> dict[str, Any]:
     return dict(yaml.safe_load(text))
 
 
-def settings_for(model: str, dataset: str, *, request: Request) -> dict[str, Any]:
-    """All settings given to a model on a dataset, beside its seed.
+def settings_for(model: str, dataset: str, *, request: Request, name: str = "") -> dict[str, Any]:
+    """All settings given to a model, of this name in the comparison, on a dataset, beside its seed.
 
     Raises:
         SettingsError: a key for this model alone is unknown to it, or a value is wrong.
@@ -130,7 +151,7 @@ def settings_for(model: str, dataset: str, *, request: Request) -> dict[str, Any
     place = {"data_path": request.data_path} if request.data_path else {}
     base = configuration(model, dataset, given=place)
     known = known_keys(base)
-    own = request.own.get(model, {})
+    own = request.own.get(name or model, {})
     if unknown := [key for key in own if key not in known]:
         check_known_keys(unknown, ours=known, known=known)
     bound = {} if request.max_epochs is None else {"epochs": request.max_epochs}
@@ -190,13 +211,20 @@ def check_common(request: Request, *, models: Iterable[str], datasets: Iterable[
     check_known_keys(request.common, ours=known, known=known)
 
 
-def case(model: str, dataset: str, *, seed: int, request: Request) -> Case:
+def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "") -> Case:
     """One run: what it is given, and the identity of all that decides its outcome.
+
+    Args:
+        model: of RecBole or of this package.
+        dataset: its name.
+        seed: of the training.
+        request: what the comparison was asked for.
+        name: the model's in the comparison, where several runs are of one model; its own by default.
 
     Raises:
         SettingsError: a setting is wrong.
     """
-    settings = settings_for(model, dataset, request=request)
+    settings = settings_for(model, dataset, request=request, name=name)
     config = configuration(model, dataset, given=settings)
     resolved = checkpoint.plain_config(config)["final"]
     decisive = {key: value for key, value in resolved.items() if key not in _NOT_OF_A_RUN}
@@ -205,6 +233,7 @@ def case(model: str, dataset: str, *, seed: int, request: Request) -> Case:
     return {
         "kind": "run",
         "model": model,
+        "name": name or model,
         "dataset": dataset,
         "seed": seed,
         "settings": {**settings, "seed": seed},

@@ -58,9 +58,9 @@ def lines(rows: Rows) -> list[Line]:
     finished = [row for row in rows if "failed" not in row]
     readings = [name for name in READINGS if any(name in row["readings"] for row in finished)]
     return [
-        _line([row for row in finished if row["model"] == model], reading=reading)
+        _line([row for row in finished if row["name"] == model], reading=reading)
         for reading in readings
-        for model in dict.fromkeys(row["model"] for row in finished)
+        for model in dict.fromkeys(row["name"] for row in finished)
     ]
 
 
@@ -68,7 +68,7 @@ def _line(rows: Rows, *, reading: str) -> Line:
     measured = [row["readings"][reading] for row in rows if reading in row["readings"]]
     names = [name for name in (measured[0] if measured else ()) if all(name in one for one in measured)]
     return Line(
-        model=rows[0]["model"],
+        model=rows[0]["name"],
         reading=reading,
         n_seeds=len(rows),
         metrics={name: Spread.of(one[name] for one in measured) for name in names},
@@ -94,11 +94,11 @@ def warnings(rows: Rows) -> list[str]:
     """What makes the numbers of a dataset not comparable, or less so; empty where nothing does."""
     finished = [row for row in rows if "failed" not in row]
     said = []
-    users = {row["model"]: row["test_users"] for row in finished}
+    users = {row["name"]: row["test_users"] for row in finished}
     if len(set(users.values())) > 1:
         said.append(f"The models were tested on different users: {_listed(users)}.")
     lengths = {
-        row["model"]: row["resolved"].get("MAX_ITEM_LIST_LENGTH")
+        row["name"]: row["resolved"].get("MAX_ITEM_LIST_LENGTH")
         for row in finished
         if row["valid_reading"] == row["resolved"]["evaluate_history"] or len(row["readings"]) > 1
     }
@@ -107,11 +107,11 @@ def warnings(rows: Rows) -> list[str]:
             f"The models read histories of different length: {_listed(lengths)}. "
             "`--set MAX_ITEM_LIST_LENGTH=…` gives all of them one."
         )
-    seeds = {row["model"]: sum(one["model"] == row["model"] for one in finished) for row in finished}
+    seeds = {row["name"]: sum(one["name"] == row["name"] for one in finished) for row in finished}
     if len(set(seeds.values())) > 1:
         said.append(f"The models have different numbers of seeds: {_listed(seeds)}.")
     if any(row["readings"].keys() != {*READINGS} for row in finished):
-        partial = dict.fromkeys(row["model"] for row in finished if row["readings"].keys() != {*READINGS})
+        partial = dict.fromkeys(row["name"] for row in finished if row["readings"].keys() != {*READINGS})
         said.append(
             f"{', '.join(partial)}: no numbers with history kept; RecBole always leaves a user's history out "
             "of the ranking of models that are not sequential, in validation too."

@@ -88,7 +88,7 @@ def as_markdown(rows: Rows, *, dataset: str, about: str) -> str:
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "what": f"{row['model']} seed {row['seed']}"}
+    return {**row, "what": f"{row['name']} seed {row['seed']}"}
 
 
 def _cost_parts(found: list[Line]) -> list[str]:
@@ -104,7 +104,7 @@ def _cost_parts(found: list[Line]) -> list[str]:
 
 def _settings(rows: Rows) -> list[str]:
     """Settings that any two models have both, with other values; and what a search has chosen."""
-    by_model = {row["model"]: row for row in rows}
+    by_model = {row["name"]: row for row in rows}
     held = {model: row["resolved"] for model, row in by_model.items()}
     keys = sorted({key for settings in held.values() for key in settings} - {*_NOT_SETTINGS})
     differing = []

@@ -161,7 +161,7 @@ def ranks_by_model(rows: Sequence[Mapping[str, Any]], *, out: Path) -> dict[str,
     for row in rows:
         file = out / row["folder"] / "ranks.npz"
         if "failed" not in row and file.is_file():
-            held.setdefault(row["model"], []).append(UserRanks.load(file))
+            held.setdefault(row["name"], []).append(UserRanks.load(file))
     return held
 
 

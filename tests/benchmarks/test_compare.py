@@ -197,6 +197,36 @@ def test_a_time_budget_ends_training_after_the_epoch_that_exceeds_it(grid, home,
     assert rows[0]["readings"] == rows[1]["readings"]
 
 
+def test_one_model_may_stand_under_several_names_and_a_run_they_share_is_run_once(grid, tmp_path, capsys):
+    given = ["--datasets", "twofold", "--data_path", grid["path"], "--max_epochs", "1", "--seeds", "1"]
+    given += ["--set", *SET, "two.n_interests=2", "--out", str(tmp_path), "--per_user", "False"]
+    assert compare.main([*given, "--models", "four=ComiRecSA", "two=ComiRecSA", "ComiRecSA"]) == 0
+    assert "3/3 twofold ComiRecSA seed 1 was done" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "twofold.json").read_text())["runs"]
+    assert [(row["name"], row["model"]) for row in rows] == [
+        (name, "ComiRecSA") for name in ("four", "two", "ComiRecSA")
+    ]
+    assert [row["resolved"]["n_interests"] for row in rows] == [4, 2, 4]
+    assert rows[0]["readings"] == rows[2]["readings"] != rows[1]["readings"]
+    table = (tmp_path / "twofold.md").read_text()
+    assert "| `n_interests` | `4` | `2` | `4` |" in table
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (["a=SASRec", "a=GRU4Rec"], "a is there twice"),
+        (["a.b=SASRec"], "'a.b=SASRec' is no Model or name=Model"),
+        (["=SASRec"], "'=SASRec' is no Model or name=Model"),
+        (["a=Nonsense"], "no model 'Nonsense'"),
+    ],
+)
+def test_a_name_that_is_none_is_an_error(grid, tmp_path, capsys, models, says):
+    given = ["--datasets", "twofold", "--data_path", grid["path"], "--out", str(tmp_path)]
+    assert compare.main([*given, "--models", *models]) == 2
+    assert says in capsys.readouterr().err
+
+
 class Paced(EpochClock):
     """Every epoch takes ten seconds."""
 

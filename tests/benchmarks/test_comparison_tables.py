@@ -18,7 +18,8 @@ def run(model, seed, *, kept=None, masked=None, length=50, users=9, **more):
     readings = {name: values for name, values in (("kept", kept), ("masked", masked)) if values}
     resolved = {"MAX_ITEM_LIST_LENGTH": length, "evaluate_history": "kept", "learning_rate": 0.001 * seed}
     return {
-        "kind": "run", "model": model, "dataset": "d_1", "seed": seed, "readings": readings, "params": {},
+        "kind": "run", "model": model, "name": model, "dataset": "d_1", "seed": seed, "readings": readings,
+        "params": {},
         "valid_reading": "kept" if kept else "masked", "resolved": resolved, "test_users": users,
         "train_seconds": 10.0 * seed, "epochs": 3 + seed, "peak_mib": 500.25, "cuda_peak_mib": None,
         "parameters": 1234, "valid_score": 0.25, "seconds": 20.0, **more,
@@ -38,6 +39,7 @@ ROWS = [
     {
         "kind": "run",
         "model": "C",
+        "name": "C",
         "dataset": "d_1",
         "seed": 1,
         "params": {},
@@ -135,7 +137,7 @@ def test_a_curve_is_the_hit_rate_over_ascending_cut_offs():
 
 def test_time_left_is_of_the_nearest_kind():
     def one(model, dataset, seconds=None, **more):
-        return {"model": model, "dataset": dataset, "seconds": seconds, **more}
+        return {"model": model, "name": model, "dataset": dataset, "seconds": seconds, **more}
 
     finished = [one("A", "x", 60.0), one("A", "x", 120.0), one("A", "x", 600.0), one("B", "y", 3600.0)]
     assert time_left([one("A", "x")], finished=finished) == "2 min"
