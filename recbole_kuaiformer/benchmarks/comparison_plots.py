@@ -9,7 +9,7 @@ from typing import Any
 from recbole_kuaiformer.benchmarks.comparison_summary import Line, Rows, Spread, lines
 from recbole_kuaiformer.benchmarks.tables import COLOURS
 
-_MARKERS, _DASHES = "os^DvP*Xh", ("-", "--", ":", "-.")  # told apart without colour, too
+MARKERS, DASHES = "os^DvP*Xh", ("-", "--", ":", "-.")  # told apart without colour, too
 
 
 def write(rows: Rows, *, file: Path, title: str) -> bool:
@@ -66,8 +66,8 @@ def _curve(axis: Any, rates: Mapping[int, Spread], *, number: int, label: str) -
         [rate.mean for rate in rates.values()],
         yerr=[rate.std or 0.0 for rate in rates.values()],
         color=COLOURS[number % len(COLOURS)],
-        marker=_MARKERS[number % len(_MARKERS)],
-        linestyle=_DASHES[number % len(_DASHES)],
+        marker=MARKERS[number % len(MARKERS)],
+        linestyle=DASHES[number % len(DASHES)],
         markersize=4,
         capsize=2,
         label=label,

@@ -16,9 +16,10 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
 from recbole_kuaiformer import plugin
-from recbole_kuaiformer.benchmarks import measuring
+from recbole_kuaiformer.benchmarks import flops, measuring
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
 from recbole_kuaiformer.benchmarks.user_ranks import LIST_LENGTH, Noting, UserRanks, by_reading, ranks_of
+from recbole_kuaiformer.models.dot_product import dot_product_model
 
 Row = dict[str, Any]
 
@@ -118,6 +119,20 @@ class Run:
         UserRanks(users, items, ranks).save(Path(RANKS))
 
 
+def user_mflops(run: Run) -> float | None:
+    """Millions of operations that encode a test user, on average over the first batch, as it is padded.
+
+    None for models that are not sequential, and for those whose score is no dot product.
+    """
+    vectors = dot_product_model(run.model)
+    if vectors is None or run.config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        return None
+    interaction = next(iter(run.test_data))[0].to(run.config["device"])
+    run.model.eval()
+    with torch.no_grad():
+        return flops.counted(lambda: vectors.user_vectors(interaction)) / len(interaction) / 1e6
+
+
 def _for_validation(config: Any) -> Any:
     """The same, but that an epoch is judged by what chooses it alone: depth costs more than training.
 
@@ -166,6 +181,7 @@ def row(case: dict[str, Any]) -> Row:
         "cuda_peak_mib": cuda,
         "parameters": sum(values.numel() for values in run.model.parameters()),
         "test_users": run.users,
+        "user_mflops": user_mflops(run),
         "per_user": bool(case["per_user"]),
         "checkpoint": str(trainer.saved_model_file),
     }

@@ -23,7 +23,8 @@ TITLES = {"recall": "HR", "ndcg": "NDCG", "mrr": "MRR", "itemcoverage": "Coverag
 SMALLER_IS_BETTER = ("giniindex",)
 COST_TITLES = {
     "train_seconds": "training, s", "epochs": "epochs", "peak_mib": "peak memory, MiB",
-    "cuda_peak_mib": "peak GPU memory, MiB", "parameters": "parameters", "valid_score": "valid score",
+    "cuda_peak_mib": "peak GPU memory, MiB", "parameters": "parameters", "user_mflops": "MFLOP a user",
+    "valid_score": "valid score",
 }  # fmt: skip
 # Settings that differ by nature, or that the table shows anyhow.
 _NOT_SETTINGS = (
@@ -189,6 +190,6 @@ def _cost(spread: Spread | None, *, name: str) -> str:
         return NONE
     if name == "valid_score":
         return _cell(spread)
-    digits = 1 if name in ("train_seconds", "epochs") and spread.mean < 100 else 0
+    digits = 1 if name in ("train_seconds", "epochs", "user_mflops") and spread.mean < 100 else 0
     mean = f"{spread.mean:.{digits}f}"
     return mean if not spread.std else f"{mean} ± {spread.std:.{digits}f}"
