@@ -22,8 +22,14 @@ COMMON = (
 )  # fmt: skip
 SHAPES = {model: get_model(model).settings for model in MODELS}
 OURS = {key for group in (*COMMON, *SHAPES.values()) for key in group.keys()} | {"extra_keys"}  # noqa: SIM118
-# Files of spaces to search hold keys of RecBole's models, too: tests/benchmarks/test_search.py.
-FILES = sorted(file for file in properties_folder().rglob("*.yaml") if file.parent.name != "search")
+# Spaces to search and experiments hold other things: tests/benchmarks/test_search.py, test_experiments.py.
+# What a search has found is below.
+FILES = sorted(
+    file
+    for file in properties_folder().rglob("*.yaml")
+    if not {"search", "experiments", "tuned"} & {*file.relative_to(properties_folder()).parts}
+)
+TUNED = sorted(properties_folder().joinpath("tuned").glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -32,6 +38,18 @@ def test_every_key_is_known_and_commented(file):
     for key in yaml.safe_load(text):
         assert key in OURS | RECBOLE_KEYS, key
         assert re.search(rf"^{key}:.*#", text, re.MULTILINE), f"{key} has no comment"
+
+
+@pytest.mark.parametrize("file", TUNED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_searched_settings_are_of_the_models_space_and_say_where_they_come_from(file):
+    text = file.read_text()
+    assert re.match(
+        rf"# Best of \d+ trials of {file.stem} on {file.parent.name}, seed \d+: trial \d+, [\d.]+ on the "
+        r"validation split\.",
+        text,
+    )
+    space = yaml.safe_load((properties_folder() / "search" / f"{file.stem}.yaml").read_text())
+    assert set(yaml.safe_load(text)) <= set(space)
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

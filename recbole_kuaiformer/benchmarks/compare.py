@@ -104,13 +104,32 @@ def report(rows: Rows, *, out: Path, about: str) -> None:
             (out / f"{dataset}.{ending}").write_text(text, encoding="utf-8")
 
 
-def report_pairs(rows: Rows, *, out: Path) -> None:
-    """Write significance.md and .json of all pairs of models, where ranks were saved."""
+def plot(rows: Rows, *, out: Path) -> list[Path]:
+    """Write <dataset>.png of every dataset in the rows; returns those that were drawn."""
+    drawn = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
+        file = out / f"{dataset}.png"
+        if comparison_plots.write(of_dataset, file=file, title=dataset):
+            drawn.append(file)
+        else:
+            print(f"no plot of {dataset}: no matplotlib (pip install matplotlib), or no finished run")
+    return drawn
+
+
+def report_pairs(rows: Rows, *, runs: Path, out: Path) -> None:
+    """Write significance.md and .json of all pairs of models, where ranks were saved.
+
+    Args:
+        rows: of all runs.
+        runs: the folder under which these lie.
+        out: where the two files go.
+    """
     found = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         of_dataset = [row for row in rows if row["dataset"] == dataset]
-        runs = significance.ranks_by_model(of_dataset, out=out)
-        found += significance.compared(runs, dataset=dataset)
+        ranks = significance.ranks_by_model(of_dataset, out=runs)
+        found += significance.compared(ranks, dataset=dataset)
     found = significance.corrected(found)
     text = json.dumps(significance.as_rows(found), indent=1)
     (out / "significance.json").write_text(text, encoding="utf-8")
@@ -144,11 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in comparison_grid.rows(cases, out=out):
         rows.append(row)
         report(rows, out=out, about=about(given))
-    report_pairs(rows, out=out)
-    for dataset in args.datasets:
-        of_dataset = [row for row in rows if row["dataset"] == dataset]
-        if not comparison_plots.write(of_dataset, file=out / f"{dataset}.png", title=dataset):
-            print(f"no plot of {dataset}: no matplotlib (pip install matplotlib), or no finished run")
+    report_pairs(rows, runs=out, out=out)
+    plot(rows, out=out)
     print(out)
     return int(running.failed(rows))
 

@@ -9,7 +9,7 @@ Verdict = tuple[str, str, bool]  # what was aimed at, what was found, whether it
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000", "#999999",
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
 )  # fmt: skip
 
 

@@ -1,0 +1,101 @@
+"""Curves of an experiment: metrics over a setting or a cost, a panel each, the paper's own values beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_kuaiformer.benchmarks.comparison_plots import DASHES, MARKERS
+from recbole_kuaiformer.benchmarks.comparison_summary import Spread
+from recbole_kuaiformer.benchmarks.comparison_tables import title
+from recbole_kuaiformer.benchmarks.experiment_plan import Curve, Experiment
+from recbole_kuaiformer.benchmarks.tables import COLOURS
+
+Row = Mapping[str, Any]
+
+READING = "masked"  # that of most published figures
+PANEL, HEIGHT = 4.2, 3.6  # inches
+SPAN_OF_LOG = 8  # an axis whose last value is so many times its first is logarithmic
+
+
+def write(rows: Sequence[Row], *, experiment: Experiment, folder: Path) -> list[Path]:
+    """<dataset>-curves.png for each dataset; the files, none without matplotlib or without curves."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return []
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    files = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        finished = [row for row in rows if row["dataset"] == dataset and "failed" not in row]
+        if not experiment.curves or not finished:
+            continue
+        n_panels = len(experiment.curves)
+        figure = pyplot.figure(figsize=(PANEL * n_panels, HEIGHT), layout="constrained")
+        for axis, curve in zip(figure.subplots(1, n_panels, squeeze=False)[0], experiment.curves):
+            _panel(axis, finished, curve=curve, metrics=experiment.metrics)
+        figure.suptitle(f"{experiment.title}: {dataset}, history {READING}", fontsize=10)
+        files.append(folder / f"{dataset}-curves.png")
+        figure.savefig(files[-1], dpi=130)
+        pyplot.close(figure)
+    return files
+
+
+def points(rows: Sequence[Row], *, curve: Curve, metric: str) -> list[tuple[Any, Spread, str]]:
+    """x, mean and deviation over the seeds, and the run's name; ascending in x where x is a number."""
+    found = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        of_run = [row for row in rows if row["name"] == name]
+        values = [row["readings"][READING].get(metric) for row in of_run if READING in row["readings"]]
+        if (curve.runs and name not in curve.runs) or not values or None in values:
+            continue
+        at = [row[curve.x] if curve.x in row else row["resolved"].get(curve.x) for row in of_run]
+        is_number = all(isinstance(x, int | float) and not isinstance(x, bool) for x in at)
+        x = sum(at) / len(at) if is_number else str(at[0])
+        found.append((x, Spread.of(values), name))
+    return sorted(found, key=lambda one: one[0]) if _are_numbers(found) else found
+
+
+def _are_numbers(found: Sequence[tuple[Any, Spread, str]]) -> bool:
+    return all(not isinstance(x, str) for x, _, _ in found)
+
+
+def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[str]) -> None:
+    for number, metric in enumerate(metrics):
+        found = points(rows, curve=curve, metric=metric)
+        axis.errorbar(
+            [x for x, _, _ in found],
+            [spread.mean for _, spread, _ in found],
+            yerr=[spread.std or 0.0 for _, spread, _ in found],
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=DASHES[number % len(DASHES)],
+            capsize=2,
+            label=title(metric),
+        )
+    found = points(rows, curve=curve, metric=metrics[0])
+    axis.set(xlabel=curve.label, ylim=(0, None))
+    axis.set_ylabel(f"ours ({READING})" if curve.paper else "")
+    axis.grid(alpha=0.3)
+    if found and _are_numbers(found):
+        _ticks(axis, sorted({*(x for x, _, _ in found), *(curve.paper or {})}))
+        if curve.x not in rows[0]["resolved"]:  # a cost: the points need their names
+            for x, spread, name in found:
+                axis.annotate(name, (x, spread.mean), fontsize=7, xytext=(3, 4), textcoords="offset points")
+    if curve.paper:
+        other = axis.twinx()
+        other.plot(*zip(*curve.paper.items()), color="#777777", marker="x", linestyle=":", label="paper")
+        other.set_ylabel("paper, training accuracy", color="#777777")
+        other.legend(loc="lower right", fontsize=7)
+    axis.legend(loc="best", fontsize=7)
+
+
+def _ticks(axis: Any, values: Sequence[float]) -> None:
+    if values[0] > 0 and values[-1] / values[0] >= SPAN_OF_LOG:
+        axis.set_xscale("log")
+    if len(values) <= 10:
+        axis.set_xticks(values, [f"{value:g}" for value in values], rotation=45 if len(values) > 6 else 0)
+        axis.minorticks_off()

@@ -1,0 +1,201 @@
+"""Experiments: what is described is run, under its names and settings, and ends in a page."""
+
+import json
+
+import pytest
+import yaml
+
+from recbole_kuaiformer import defaults
+from recbole_kuaiformer.benchmarks import experiment_plots, experiments
+from recbole_kuaiformer.benchmarks.experiment_plan import Curve, known_experiments, read
+from recbole_kuaiformer.config import SettingsError
+from tests import worlds
+
+TINY = {
+    "title": "One interest or two",
+    "question": "Do two help\nwhere there are two?",
+    "datasets": {"twofold": {"train_batch_size": 128}},
+    "seeds": [1, 2],
+    "max_epochs": 1,
+    "common": {"topk": [5, 10], "MAX_ITEM_LIST_LENGTH": 12, "evaluator": "faiss"},
+    "runs": {
+        "one": {"model": "ComiRecSA", "n_interests": 1},
+        "two": {"model": "ComiRecSA", "n_interests": 2},
+        "other": {"model": "GRU4Rec"},
+    },
+    "curves": [
+        {"x": "n_interests", "label": "interests", "runs": ["one", "two"], "paper": {1: 0.4, 2: 0.41}},
+        {"x": "train_seconds"},
+    ],
+    "metrics": ["recall@5", "ndcg@10"],
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("experiments")
+    worlds.two_interests(home / "data", n_users=60, length=15)
+    (home / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    given = [
+        "--which",
+        str(home / "tiny.yaml"),
+        "--out",
+        str(home / "out"),
+        "--data_path",
+        str(home / "data"),
+    ]
+    assert experiments.main(given) == 0
+    return home, given
+
+
+def test_every_run_has_its_settings_in_every_seed(home):
+    rows = json.loads((home[0] / "out" / "tiny" / "twofold.json").read_text())["runs"]
+    assert [(row["name"], row["model"], row["seed"]) for row in rows] == [
+        (name, given["model"], seed) for seed in (1, 2) for name, given in TINY["runs"].items()
+    ]
+    for row in rows:
+        assert row["epochs"] == 1
+        assert row["resolved"]["train_batch_size"] == 128
+        assert row["resolved"]["MAX_ITEM_LIST_LENGTH"] == 12
+    assert [row["resolved"]["n_interests"] for row in rows if row["name"] != "other"] == [1, 2, 1, 2]
+    assert all(row["user_mflops"] > 0 for row in rows)
+
+
+def test_the_page_says_what_was_asked_and_how_and_shows_every_run(home):
+    text = (home[0] / "out" / "tiny" / "tiny.md").read_text()
+    assert "**Question.** Do two help where there are two?" in text
+    assert f"experiments {' '.join(home[1])}" in text
+    assert "Seeds 1, 2. At most 1 epochs." in text
+    assert "### History masked" in text
+    assert [text.count(f"\n| {name} | ") for name in TINY["runs"]] == [3, 3, 3]  # both readings, costs
+    settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert settings["runs"] == TINY["runs"]
+
+
+def test_curves_are_drawn_and_named_in_the_page(home):
+    pytest.importorskip("matplotlib")
+    assert (home[0] / "out" / "tiny" / "twofold-curves.png").read_bytes().startswith(b"\x89PNG")
+    text = (home[0] / "out" / "tiny" / "tiny.md").read_text()
+    assert "![twofold](twofold-curves.png)" in text
+    assert "![twofold](twofold.png)" in text
+
+
+def test_every_pair_of_runs_is_tested(home):
+    text = (home[0] / "out" / "tiny" / "significance.md").read_text()
+    for pair in ("one - two", "one - other", "two - other"):
+        assert text.count(f"| {pair} |") == 4  # two metrics, two readings
+
+
+def test_points_of_a_curve_are_means_over_the_seeds_in_order_of_x(home):
+    rows = json.loads((home[0] / "out" / "tiny" / "twofold.json").read_text())["runs"]
+    curve = Curve("n_interests", "interests", ("two", "one"))
+    found = experiment_plots.points(rows, curve=curve, metric="recall@5")
+    assert [(x, name) for x, _, name in found] == [(1, "one"), (2, "two")]
+    for _, spread, name in found:
+        values = [row["readings"]["masked"]["recall@5"] for row in rows if row["name"] == name]
+        assert spread.mean == pytest.approx(sum(values) / 2)
+    assert len(experiment_plots.points(rows, curve=Curve("train_seconds", "s"), metric="recall@5")) == 3
+
+
+def test_finished_runs_are_not_run_again_and_what_is_set_is_another_run(home, capsys):
+    assert experiments.main(home[1]) == 0
+    assert capsys.readouterr().out.count("was done") == 6
+    asked = [*home[1], "--seeds", "1", "--set", "train_batch_size=64"]
+    assert experiments.main(asked) == 0
+    assert "was done" not in capsys.readouterr().out
+    rows = json.loads((home[0] / "out" / "tiny" / "twofold.json").read_text())["runs"]
+    assert {row["resolved"]["train_batch_size"] for row in rows} == {64}
+
+
+@pytest.mark.parametrize("name", known_experiments())
+def test_a_shipped_experiment_can_be_planned(name, tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    experiment = read(name)
+    cases = experiment.cases()
+    assert {case["dataset"] for case in cases} == {*experiment.datasets}
+    assert {case["name"] for case in cases} == {*experiment.runs}
+    identities = {(case["dataset"], case["seed"], case["identity"]) for case in cases}
+    assert len(identities) == len(cases), "two runs are the same"
+    for curve in experiment.curves:
+        of_curve = [case for case in cases if not curve.runs or case["name"] in curve.runs]
+        assert len(of_curve) > 1
+
+
+def test_a_run_has_seeds_settings_and_a_bound_of_its_own_where_they_are_given(tmp_path, home):
+    runs = {
+        "all": {"model": "ComiRecSA"},
+        "one": {"model": "ComiRecSA", "n_interests": 1, "seeds": {"twofold": [2]}, "time_budget": 5.0},
+        "nowhere": {"model": "GRU4Rec", "seeds": {"another": [1]}, "max_epochs": 3},
+    }
+    file = tmp_path / "own.yaml"
+    datasets = {"twofold": {"n_interests": 3, "all.n_interests": 2, "epochs": 4}}
+    file.write_text(
+        yaml.safe_dump({**TINY, "runs": runs, "datasets": datasets, "curves": []}, sort_keys=False)
+    )
+    args = experiments.parser().parse_args(["--which", str(file), "--out", "x", *home[1][4:]])
+    cases = read(str(file)).asked_for(args).cases()
+    assert [(case["name"], case["seed"], case["time_budget"]) for case in cases] == [
+        ("all", 1, None), ("all", 2, None), ("one", 2, 5.0)
+    ]  # fmt: skip
+    assert [case["resolved"]["n_interests"] for case in cases] == [2, 2, 1]
+    assert {case["resolved"]["epochs"] for case in cases} == {4}
+    args.seeds = [7]
+    args.set = ["one.n_interests=5", "hidden_size=8"]
+    cases = read(str(file)).asked_for(args).cases()
+    assert [(case["name"], case["seed"]) for case in cases] == [("all", 7), ("one", 7), ("nowhere", 7)]
+    assert [case["resolved"].get("n_interests") for case in cases] == [2, 5, None]
+    assert {case["resolved"]["hidden_size"] for case in cases} == {8}
+
+
+def test_what_a_search_has_found_is_taken_from_the_folder_that_the_file_names(tmp_path, home):
+    file = tmp_path / "with.yaml"
+    file.write_text(yaml.safe_dump({**TINY, "params": "somewhere"}, sort_keys=False))
+    experiment = read(str(file))
+    assert experiment.params == defaults.properties_folder() / "somewhere"
+    found = tmp_path / "params" / "twofold"
+    found.mkdir(parents=True)
+    (found / "ComiRecSA.yaml").write_text("learning_rate: 0.125")
+    args = experiments.parser().parse_args(["--which", "x", "--out", "x", *home[1][4:]])
+    args.params = str(tmp_path / "params")
+    cases = experiment.asked_for(args).cases()
+    assert [case["resolved"]["learning_rate"] for case in cases[:3]] == [0.125, 0.125, 0.001]
+
+
+def broken(tmp_path, **more):
+    file = tmp_path / "broken.yaml"
+    file.write_text(yaml.safe_dump({**TINY, **more}))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"run": {}}, "broken.yaml: run is none of common, curves, datasets"),
+        ({"runs": {"a": {"n_interests": 1}}, "curves": []}, "broken.yaml: runs: a names no model"),
+        ({"curves": [{"x": "n_interests", "runs": ["b"]}]}, "broken.yaml: curves: b is none of the runs"),
+        ({"curves": [{"y": "n_interests", "x": "a"}]}, "broken.yaml: curves: y is none of label, paper"),
+        ({"runs": {"a.b": {"model": "GRU4Rec"}}, "curves": []}, "broken.yaml: runs: a.b has a dot"),
+        ({"datasets": {"twofold": {"b.c": 1}}}, "broken.yaml: datasets: b.c is for none of the runs"),
+        ({"common": {"train_batch_sise": 1}}, "train_batch_sise: unknown key"),
+        ({"runs": {"a": {"model": "GRU4Rec", "n_interests": 1}}, "curves": []}, "n_interests: unknown key"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_error_before_anything_runs(tmp_path, home, capsys, more, says):
+    given = ["--which", broken(tmp_path, **more), "--out", str(tmp_path / "out"), *home[1][4:]]
+    assert experiments.main(given) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_experiment_that_is_not_there_and_a_dataset_it_does_not_have_are_errors(tmp_path, home, capsys):
+    assert experiments.main(["--which", "nothing", "--out", str(tmp_path)]) == 2
+    assert "--which nothing: no such experiment; there are" in capsys.readouterr().err
+    assert experiments.main([*home[1], "--datasets", "ml-1m"]) == 2
+    assert "--datasets ml-1m: tiny has twofold" in capsys.readouterr().err
+
+
+def test_a_missing_part_is_named(tmp_path):
+    file = tmp_path / "half.yaml"
+    file.write_text(yaml.safe_dump({"title": "a", "question": "b", "runs": {}}))
+    with pytest.raises(SettingsError, match=r"half\.yaml: datasets is not there"):
+        read(str(file))
