@@ -97,22 +97,25 @@ class EpochClock:
 class Timed:
     """Mixed into a trainer: its epochs are timed, and none begins after the time is up.
 
-    The learning rate of this package's models falls over the epochs that fit the budget, and the epoch that
-    spends it is validated whatever ``eval_step``.
+    The learning rate of this package's models falls over the epochs that fit the budget, and the last epoch
+    is validated whatever ``eval_step``.
     """
 
     clock: EpochClock
     epochs: int
-    expected_epochs: int
     eval_step: int
+
+    @property
+    def expected_epochs(self) -> int:
+        """Of the trainer, for the schedule: those that fit the budget."""
+        return self.clock.expected_epochs(self.epochs)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         recbole: Any = super()
         self.clock.begin(epoch_idx)
-        self.expected_epochs = self.clock.expected_epochs(self.epochs)
         start = time.perf_counter()
         loss = recbole._train_epoch(train_data, epoch_idx, *args, **kwargs)
         self.clock.trained(time.perf_counter() - start)
-        if self.clock.is_spent:
+        if self.clock.is_spent or epoch_idx + 1 == self.epochs:
             self.eval_step = min(self.eval_step, 1)
         return loss

@@ -88,7 +88,7 @@ class Windows:
         a batch are about equally long and little is spent on padding.
 
         Args:
-            n_batches: how many; no more than ``n_batches_of`` gives, or some stay empty and are left out.
+            n_batches: how many, no more than there are windows.
             sizes: [W] targets of each window.
             lengths: [W] items of each window's history.
             rng: shuffles.
@@ -143,19 +143,28 @@ class Windows:
 
 
 def n_batches_of(sizes: IntArray, *, batch_size: int) -> int:
-    """How many batches of about ``batch_size`` targets windows of the given sizes make, none of them empty.
+    """How many batches of about ``batch_size`` targets, and a window at least, windows of these sizes make.
 
     >>> n_batches_of(np.array([5, 5, 5, 5]), batch_size=8)
+    3
+    >>> n_batches_of(np.array([100, 5, 5, 5]), batch_size=40)  # a large window swells its own batch alone
     3
     >>> n_batches_of(np.array([5, 5, 5, 5]), batch_size=2)  # a batch holds at least one window
     4
     """
-    total = int(sizes.sum())
-    return max(1, min(-(-total // batch_size), total // int(sizes.max())))
+    return max(1, min(-(-int(sizes.sum()) // batch_size), len(sizes)))
 
 
 def _batch_numbers(sizes: IntArray, n_batches: int) -> IntArray:
-    """The batch, from 0, of each of the windows in this order: where the middle of its targets falls."""
+    """The batch, from 0, of each of the windows in this order: where the middle of its targets falls.
+
+    Where that would leave a batch empty, beside a window larger than a batch, it takes the next window.
+    """
     ends = sizes.cumsum()
-    numbers: IntArray = (2 * ends - sizes) * n_batches // (2 * ends[-1])
+    middles = (2 * ends - sizes) * n_batches // (2 * ends[-1])
+    batches = np.arange(n_batches)
+    begins = np.searchsorted(middles, batches)  # the first window of each batch
+    begins = np.maximum.accumulate(begins - batches) + batches
+    begins = np.minimum(begins, len(sizes) - n_batches + batches)
+    numbers: IntArray = np.searchsorted(begins, np.arange(len(sizes)), side="right") - 1
     return numbers

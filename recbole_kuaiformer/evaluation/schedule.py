@@ -11,6 +11,16 @@ from torch.optim.lr_scheduler import LambdaLR
 SCHEDULES = ("constant", "linear", "cosine")
 
 
+def recompute(scheduler: LambdaLR) -> None:
+    """Set the rates of the step to come again, after what they depend on has changed."""
+    rates = [
+        base * share(scheduler.last_epoch) for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+
+
 def factor(step: int, *, name: str, warmup_steps: int, n_steps: int, floor: float) -> float:
     """What the learning rate is multiplied with at an optimiser step, counted from 0.
 

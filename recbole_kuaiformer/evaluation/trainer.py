@@ -26,7 +26,7 @@ from recbole_kuaiformer.evaluation.optimizer import adam
 from recbole_kuaiformer.evaluation.random_state import random_state, restore
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.resuming import check_same_run
-from recbole_kuaiformer.evaluation.schedule import schedule
+from recbole_kuaiformer.evaluation.schedule import recompute, schedule
 from recbole_kuaiformer.losses import processes
 
 UNKNOWN_STEPS = -1  # of a checkpoint written before they were counted
@@ -63,7 +63,6 @@ class RetrievalTrainer(IndexRanking, Trainer):
         self.is_finished = False
         self._saves_last = False
         self._steps = 0  # of the optimiser, since training began
-        self.expected_epochs = self.epochs  # fewer where time will end the training; the schedule's length
         self._schedule: LambdaLR | None = None
         decay = self.settings.ema_decay
         self._averages = None if decay is None else AveragedWeights(self.model, decay=decay)
@@ -112,6 +111,11 @@ class RetrievalTrainer(IndexRanking, Trainer):
         )
 
     @property
+    def expected_epochs(self) -> int:
+        """Over which the learning rate falls: fewer than ``epochs`` where time will end the training."""
+        return int(self.epochs)
+
+    @property
     def last_checkpoint(self) -> Path:
         """Where the state after the last completed epoch is kept."""
         best = Path(self.saved_model_file)
@@ -138,8 +142,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
             return self.best_valid_score, self.best_valid_result
         self._saves_last = saved
         steps_per_epoch = -(-len(train_data) // self.settings.accumulate_batches)
-        if self._steps == UNKNOWN_STEPS:
-            self._steps = self.start_epoch * steps_per_epoch
+        self._count_steps(self.start_epoch * steps_per_epoch)
         self._begin_schedule(steps_per_epoch=steps_per_epoch)
         result = super().fit(
             train_data,
@@ -156,13 +159,23 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self._averages.into_model()
         return result  # type: ignore[no-any-return]
 
+    def _count_steps(self, n_steps: int) -> None:
+        """Where the schedule goes on: after so many steps as the epochs before would take now."""
+        if self._steps not in (n_steps, UNKNOWN_STEPS):
+            self.logger.warning(
+                f"{self._steps} steps were taken in the {self.start_epoch} epochs before, which would now be "
+                f"{n_steps}, as train_batch_size is another; the learning rate goes on as after {n_steps}"
+            )
+        self._steps = n_steps
+
     def _begin_schedule(self, *, steps_per_epoch: int) -> None:
-        asked, n_steps = self.settings, self.epochs * steps_per_epoch
+        asked, n_epochs = self.settings, self.expected_epochs
+        n_steps = n_epochs * steps_per_epoch
         if asked.schedule == "constant" and not asked.warmup_steps:
             return
         if asked.warmup_steps >= n_steps:
             self.logger.warning(
-                f"warmup_steps: {asked.warmup_steps} are no fewer than the {n_steps} steps of {self.epochs} "
+                f"warmup_steps: {asked.warmup_steps} are no fewer than the {n_steps} steps of {n_epochs} "
                 "epochs; learning_rate is never reached"
             )
         self._schedule = schedule(
@@ -188,6 +201,8 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self._save_last(epoch_idx - 1)
         train_data.set_epoch(epoch_idx)
         self._epoch = epoch_idx
+        if self._schedule is not None:
+            recompute(self._schedule)  # the epochs to expect may be others now
         self.model.train()
         loss_func = loss_func or (
             self.model.calculate_loss if self.config["single_spec"] else self.distributed_model

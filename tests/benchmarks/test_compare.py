@@ -1,5 +1,6 @@
 """A comparison: its numbers are RecBole's, nothing is run twice, ranks give the metrics."""
 
+import contextlib
 import csv
 import json
 
@@ -245,6 +246,53 @@ def test_under_a_time_budget_the_learning_rate_falls_over_what_fits_and_the_end_
     assert [epoch for epoch, _ in rates] == [2, 5, 7]  # eight epochs spend 75 s; the last one is no third one
     shares = [rate / one.config["learning_rate"] for _, rate in rates]
     assert shares == pytest.approx([(1 + np.cos(np.pi * done / 8)) / 2 for done in (3, 6, 8)], abs=0.01)
+
+
+def test_under_a_time_budget_every_step_of_an_epoch_has_the_rate_of_one_length_also_when_resumed(grid, home):
+    run = of(grid, "ComiRecSA")
+    run["settings"] |= {"epochs": 500, "schedule": "linear", "eval_step": 1}
+
+    def rates_until(epoch):
+        """Rates of the steps by epoch; training is interrupted after the epoch was validated."""
+        one = comparison_run.Run(run, clock=Paced(home / "epochs.json", budget=45.0))
+        rates, take = {}, one.trainer._step
+
+        def noted(*args, **kwargs):
+            rates.setdefault(one.trainer._epoch, []).append(one.trainer.optimizer.param_groups[0]["lr"])
+            return take(*args, **kwargs)
+
+        def validated(number, _):
+            if number == epoch:
+                raise KeyboardInterrupt
+
+        one.trainer._step = noted
+        with contextlib.suppress(KeyboardInterrupt):
+            one.train(validated=validated)
+        return rates, one.config["learning_rate"]
+
+    whole, rate = rates_until(None)
+    n_steps = len(whole[0])
+    assert n_steps > 1
+    assert [*whole] == [0, 1, 2, 3, 4]  # five epochs of ten seconds spend 45
+    for epoch in (1, 2, 3, 4):  # after the first one the pace is known
+        wanted = [rate * (1 - (epoch * n_steps + step) / (5 * n_steps)) for step in range(n_steps)]
+        assert whole[epoch] == pytest.approx(wanted)
+    for file in (home / "saved").iterdir():
+        file.unlink()
+    (home / "epochs.json").unlink()
+    before, _ = rates_until(2)
+    after, _ = rates_until(None)
+    assert {**before, **after} == whole
+    assert [*after] == [2, 3, 4]  # the last epoch is kept when the next one begins
+
+
+def test_the_last_epoch_is_validated_whatever_eval_step(grid, home):
+    run = of(grid, "GRU4Rec")
+    run["settings"] |= {"epochs": 5, "eval_step": 3}
+    seen = []
+    one = comparison_run.Run(run, clock=EpochClock(home / "epochs.json", budget=None))
+    one.train(validated=lambda epoch, _: seen.append(epoch))
+    assert seen == [2, 4]
 
 
 def test_the_epochs_to_expect_follow_the_pace_and_never_exceed_what_was_asked(tmp_path):

@@ -45,6 +45,24 @@ def test_each_target_exactly_once_and_within_the_span(lengths, span, batch_size,
     assert sorted(seen) == chosen.tolist()
 
 
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_one_long_window_does_not_swell_the_batches_of_all_others(where):
+    lengths = {"first": [300, *[3] * 60], "middle": [*[3] * 30, 300, *[3] * 30], "last": [*[3] * 60, 300]}[
+        where
+    ]
+    log = make_log(lengths)
+    windows = Windows.cut(log, targets=np.flatnonzero(np.arange(len(log)) > log.starts), span=299)
+    sizes = windows.sizes()
+    n_batches = n_batches_of(sizes, batch_size=20)
+    assert n_batches == 21  # 299 + 120 targets
+    for rng in (None, np.random.default_rng(5)):
+        batches = [*windows.batches(n_batches, sizes=sizes, lengths=windows.lengths(300), rng=rng)]
+        sums = [sizes[numbers].sum() for numbers in batches]
+        assert len(batches) == n_batches
+        assert sorted(np.concatenate(batches).tolist()) == [*range(61)]
+        assert sum(total > 22 for total in sums) == 1, "only the long window's batch is beyond what was asked"
+
+
 def test_drawn_targets_are_of_the_window_distinct_and_differ_between_epochs():
     windows = Windows.cut(make_log([40, 9]), targets=np.r_[1:40, 41:49], span=10)
     numbers = np.arange(len(windows))
@@ -88,7 +106,7 @@ def test_a_users_newest_windows_alone_hold_the_newest_targets():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "n_batches"), [(1, 4), (9, 4), (10, 4), (20, 2), (26, 2), (39, 1), (99, 1)]
+    ("batch_size", "n_batches"), [(1, 5), (9, 5), (10, 4), (20, 2), (26, 2), (39, 1), (99, 1)]
 )
 def test_a_batch_holds_about_as_many_targets_as_asked_but_at_least_a_window(batch_size, n_batches):
     windows = Windows.cut(make_log([31, 10]), targets=np.r_[1:31, 32:41], span=9)

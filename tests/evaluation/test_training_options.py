@@ -99,6 +99,26 @@ def test_schedules_start_and_end_where_they_should():
     assert factor(0, name="linear", warmup_steps=20, n_steps=10, floor=0.0) == 1 / 20
 
 
+def test_with_another_batch_size_the_schedule_goes_on_at_the_same_share_of_the_training(home, caplog):
+    first = trained(home, schedule="linear", epochs=2, learning_rate=0.01)
+    more = given(
+        home, schedule="linear", epochs=4, learning_rate=0.01, train_batch_size=28,
+        resume_from=str(first.last_checkpoint),
+    )  # fmt: skip
+    trainer, train, valid, _ = several.prepare("KuaiFormer", more)
+    assert 2 * len(train) > first._steps
+    rates = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    with caplog.at_level("WARNING"):
+        trainer.fit(train, valid)
+    n = 4 * len(train)
+    assert rates == pytest.approx([0.01 * (1 - step / n) for step in range(n // 2, n)])
+    said = f"{first._steps} steps were taken in the 2 epochs before, which would now be {n // 2}"
+    assert any(said in record.message for record in caplog.records)
+
+
 def test_more_epochs_follow_the_longer_schedule_from_where_they_resume(home):
     first = trained(home, schedule="linear", epochs=2, learning_rate=0.01)
     more = given(
