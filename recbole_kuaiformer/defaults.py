@@ -41,4 +41,6 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
     keys = of_model(saved["model"])
     if "compression_block" in keys:  # groups were whole
         keys["compression_block"] = max([keys["compression_block"], *(saved.get("compression_groups") or ())])
+    if "initializer_range" in keys:  # embeddings began as RecBole's do
+        keys["initializer_range"] = None
     return keys | dict(saved)

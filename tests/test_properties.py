@@ -72,5 +72,7 @@ def test_saved_keys_are_completed_as_they_were_before_there_was_a_choice():
     saved = {"model": "KuaiFormer", "compression_groups": [80, 16], "n_layers": 7}
     keys = defaults.completed(saved)
     assert (keys["n_layers"], keys["compression_block"], keys["precision"]) == (7, 80, "float32")
+    assert keys["initializer_range"] is None
+    assert defaults.completed({**saved, "initializer_range": 0.5})["initializer_range"] == 0.5
     assert defaults.completed({**saved, "compression_block": 8})["compression_block"] == 8
     assert defaults.completed({"model": "SASRec"}).keys() == defaults.of_every_model().keys() | {"model"}

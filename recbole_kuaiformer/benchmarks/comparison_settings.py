@@ -31,6 +31,9 @@ _NOT_OF_A_RUN = {
 }  # fmt: skip
 # Keys that RecBole lists nowhere and reads in some models alone; those name them in their properties.
 _OF_SOME_MODELS = {"loss_type", "reg_weight"}
+# What a time budget means: 1, no epoch begins after it; 2, the schedule falls over the epochs that fit it
+# as well, and the last one is validated.
+BUDGET_RULES = 2
 _DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
@@ -57,7 +60,9 @@ class Request:
     per_user: bool = True
 
 
-def assignments(given: Iterable[str], *, models: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def assignments(
+    given: Iterable[str], *, models: Iterable[str], option: str = "--set"
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keys for all models, and keys by model, out of ``key=value`` and ``Model.key=value``.
 
     >>> assignments(["topk=[5]", "SASRec.n_layers=3"], models=["SASRec"])
@@ -72,7 +77,7 @@ def assignments(given: Iterable[str], *, models: Iterable[str]) -> tuple[dict[st
     for text in given:
         name, is_there, value = text.partition("=")
         if not is_there or not name:
-            raise SettingsError(f"--set: {text!r} is no key=value")
+            raise SettingsError(f"{option}: {text!r} is no key=value")
         parsed = None if value == "~" else value  # the rest RecBole reads as it reads its command line
         model, of_a_model, key = name.partition(".")
         if not of_a_model:
@@ -80,7 +85,7 @@ def assignments(given: Iterable[str], *, models: Iterable[str]) -> tuple[dict[st
         elif model in known:
             own.setdefault(model, {})[key] = parsed
         else:
-            raise SettingsError(f"--set: {text!r} is for {model}, which is not among {', '.join(known)}")
+            raise SettingsError(f"{option}: {text!r} is for {model}, which is not among {', '.join(known)}")
     return common, own
 
 
@@ -161,7 +166,7 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
         **_fitting(base),
         **_chosen(model, dataset, folder=request.params),
         **bound,
-        **_known(request.common, known),
+        **_known(request.common, known, but_none=model not in plugin.MODELS),
         **own,
     }
     if not _can_be_on_the_log(base):
@@ -169,8 +174,9 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     return {**settings, "show_progress": False, "checkpoint_dir": "saved"}
 
 
-def _known(given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key in known}
+def _known(given: Mapping[str, Any], known: set[str], *, but_none: bool = False) -> dict[str, Any]:
+    """Of these the known keys; None where a model of RecBole's has a number would end it."""
+    return {key: value for key, value in given.items() if key in known and not (but_none and value is None)}
 
 
 def _fitting(base: Any) -> dict[str, Any]:
@@ -229,6 +235,8 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     resolved = checkpoint.plain_config(config)["final"]
     decisive = {key: value for key, value in resolved.items() if key not in _NOT_OF_A_RUN}
     budget = {"time_budget": request.time_budget, "seed": seed, "files": _digest(Path(config["data_path"]))}
+    if request.time_budget is not None:
+        budget["rules"] = BUDGET_RULES
     whole = json.dumps({**decisive, **budget}, sort_keys=True)
     return {
         "kind": "run",

@@ -9,6 +9,7 @@ time for each. Writes <dataset>/<Model>.yaml, which `compare --params DIR` and -
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,6 +64,10 @@ def searches(args: argparse.Namespace) -> list[Search]:
         max_epochs=args.max_epochs,
         time_budget=args.time_budget,
     )
+    if 0 < args.trials < 1 + len(args.tries):
+        raise SettingsError(
+            f"--trials {args.trials}: too few for the model's own settings and {len(args.tries)} of --try"
+        )
     found = []
     tries = [_tried(given, models=args.model) for given in args.tries]
     for dataset in args.dataset:
@@ -86,7 +91,7 @@ def searches(args: argparse.Namespace) -> list[Search]:
 
 def _tried(given: Iterable[str], *, models: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What a trial tries, by model: of keys for all models those that its space has."""
-    common, own = assignments(given, models=models)
+    common, own = assignments(given, models=models, option="--try")
     spaces = {model: space(model) for model in models}
     searched = sorted({key for one in spaces.values() for key in one})
     if unknown := sorted({*common} - {*searched}):
@@ -94,13 +99,22 @@ def _tried(given: Iterable[str], *, models: Sequence[str]) -> dict[str, dict[str
     found = {}
     for model, dimensions in spaces.items():
         shared = {key: value for key, value in common.items() if key in dimensions}
-        found[model] = {key: yaml.safe_load(v) for key, v in {**shared, **own.get(model, {})}.items()}
+        found[model] = {key: _plain(value) for key, value in {**shared, **own.get(model, {})}.items()}
         for key, value in found[model].items():
             if key not in dimensions or not dimensions[key].holds(value):
                 raise SettingsError(
                     f"--try {key}: {value!r} is outside of {model}'s space, {dimensions.get(key)}"
                 )
     return found
+
+
+def _plain(value: str | None) -> Any:
+    """A value as YAML reads it, and numbers as 2e-3, which YAML takes for text."""
+    held = None if value is None else yaml.safe_load(value)
+    if isinstance(held, str):
+        with contextlib.suppress(ValueError):
+            return float(held)
+    return held
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,7 +41,8 @@ class Dimension:
         """Whether the search could come upon the value."""
         if self.choices:
             return value in self.choices
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        kinds = int if isinstance(self.low, int) else int | float
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
         return is_number and self.low <= value <= self.high
 
 

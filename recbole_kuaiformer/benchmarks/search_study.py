@@ -53,10 +53,9 @@ class Search:
         base = case(self.model, self.dataset, seed=self.seed, request=self.request)
         study = self._study(base, dimensions)
         done = _tidied(study)
-        if not study.trials:
-            own = {key: base["resolved"].get(key) for key in dimensions}
-            for one in ({}, *self.tries):
-                study.enqueue_trial(_within({**own, **one}, dimensions), skip_if_exists=True)
+        own = {key: base["resolved"].get(key) for key in dimensions}
+        for one in ({}, *self.tries):
+            study.enqueue_trial(_within({**own, **one}, dimensions), skip_if_exists=True)
         study.optimize(
             lambda trial: self._value_or_reason(trial, dimensions),
             n_trials=max(0, self.n_trials - done),
@@ -144,6 +143,7 @@ class Search:
                 **one.user_attrs,
             }
             for one in study.trials
+            if one.state.is_finished()
         ]
         found = {"seed": self.seed, "time_budget": self.request.time_budget, "best": best.number}
         found |= {"max_epochs": self.request.max_epochs, "trials": trials}

@@ -79,7 +79,7 @@ def _epoch(rows: Rows) -> str:
         "Each system in a process of its own trains by its own training loop (data loading, forward, "
         "backward, optimiser), all in turn, round by round; width 64, 2 layers, 2 heads, softmax over the "
         "whole catalogue, KuaiFormer (K = 4, its layout cut to the length) its own in-batch softmax; "
-        "otherwise each as its makers built it. RecBole and ours take 2 048 targets a step at most, "
+        "otherwise each as its makers built it. RecBole takes 2 048 targets a step, ours about as many, "
         "RecTools its own 128 sessions. In brackets the least and the most of the rounds. Epoch s is that "
         "of **all** targets of the training split at the median speed; trained is the share of them that "
         "was trained here. **Items seen** is how much of the history a target is predicted from, on "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbole_kuaiformer.benchmarks import compare
+from recbole_kuaiformer.benchmarks import compare, comparison_settings
 from recbole_kuaiformer.benchmarks.comparison_settings import (
     Request,
     assignments,
@@ -100,6 +100,19 @@ def test_a_run_is_another_when_anything_that_decides_it_is(path, tmp_path):
     moved = tmp_path / "elsewhere"
     (tmp_path / "data").rename(moved)
     assert identity(str(moved), common={"gpu_id": "0"}) == before  # where and how is not what
+
+
+def test_what_a_budget_means_counts_where_there_is_one(path, monkeypatch):
+    without, with_one = identity(path), identity(path, time_budget=5.0)
+    monkeypatch.setattr(comparison_settings, "BUDGET_RULES", 1)
+    assert identity(path) == without
+    assert identity(path, time_budget=5.0) != with_one
+
+
+def test_none_is_for_models_of_ours_alone(path):
+    request = Request(common={"initializer_range": None}, data_path=path)
+    assert case("SASRecPlus", "cyclic", seed=1, request=request)["resolved"]["initializer_range"] is None
+    assert case("SASRec", "cyclic", seed=1, request=request)["resolved"]["initializer_range"] == 0.02
 
 
 def test_a_setting_given_as_its_default_is_the_same_run(path):

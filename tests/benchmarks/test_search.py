@@ -17,7 +17,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     no_arguments,
 )
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
-from recbole_kuaiformer.benchmarks.search_space import space
+from recbole_kuaiformer.benchmarks.search_space import Dimension, space
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.defaults import properties_folder
 from recbole_kuaiformer.plugin import MODELS
@@ -174,8 +174,38 @@ def test_what_was_asked_to_be_tried_comes_after_the_models_own_settings(given, t
     assert first not in (second, third)
 
 
+def test_what_is_to_be_tried_is_tried_by_a_search_that_goes_on_too(given, tmp_path):
+    asked = [*given, "--model", "ComiRecDR", "--set", *SET]
+    assert search.main([*asked, "--trials", "1"]) == 0
+    again = [*asked, "--trials", "3", "--try", "learning_rate=2e-3", "--try", "n_interests=~", "--try"]
+    assert search.main([*again, "learning_rate=0.004"]) == 2  # four trials are more than three
+    assert (
+        search.main([*asked, "--trials", "3", "--try", "learning_rate=2e-3", "--try", "n_interests=2"]) == 0
+    )
+    first, second, third = (trial["settings"] for trial in trials_of(tmp_path, "ComiRecDR")["trials"])
+    assert second == {**first, "learning_rate": 0.002}
+    assert third == {**first, "n_interests": 2}
+
+
 def test_what_cannot_be_tried_is_an_error(given, capsys):
     assert search.main([*given, "--model", "ComiRecSA", "--trials", "2", "--try", "learning_rat=0.002"]) == 2
     assert "--try learning_rat: in no model's space; there are " in capsys.readouterr().err
     assert search.main([*given, "--model", "ComiRecSA", "--trials", "2", "--try", "learning_rate=7"]) == 2
     assert "--try learning_rate: 7 is outside of ComiRecSA's space" in capsys.readouterr().err
+    assert search.main([*given, "--model", "ComiRecSA", "--trials", "2", "--try", "learning_rate=~"]) == 2
+    assert "--try learning_rate: None is outside of ComiRecSA's space" in capsys.readouterr().err
+    assert search.main([*given, "--model", "ComiRecSA", "--trials", "2", "--try", "learning_rate"]) == 2
+    assert "--try: 'learning_rate' is no key=value" in capsys.readouterr().err
+    assert search.main([*given, "--model", "MIND", "--trials", "1", "--try", "learning_rate=0.002"]) == 2
+    assert "--trials 1: too few for the model's own settings and 1 of --try" in capsys.readouterr().err
+
+
+def test_a_range_of_whole_numbers_holds_no_others():
+    whole = Dimension(low=1, high=4)
+    assert (whole.holds(2), whole.holds(2.5), whole.holds(2.0), whole.holds(True)) == (
+        True,
+        False,
+        False,
+        False,
+    )
+    assert Dimension(low=1.0, high=4.0).holds(2)
