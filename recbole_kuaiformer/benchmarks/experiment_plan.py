@@ -81,13 +81,17 @@ class Experiment:
         """The same with what a command line sets in its place.
 
         Raises:
-            SettingsError: a dataset is none of the experiment's, or a text is no key=value.
+            SettingsError: a dataset or run is none of the experiment's, or a text is no key=value.
         """
-        if unknown := [one for one in args.datasets if one not in self.datasets]:
-            raise SettingsError(
-                f"--datasets {unknown[0]}: {self.name} has {', '.join(self.datasets)}; for others write a "
-                "file of your own like it"
-            )
+        for option, asked, there in (
+            ("--datasets", args.datasets, self.datasets),
+            ("--runs", args.runs, self.runs),
+        ):
+            if unknown := [one for one in asked if one not in there]:
+                raise SettingsError(
+                    f"{option} {unknown[0]}: {self.name} has {', '.join(there)}; for others write a file of "
+                    "your own like it"
+                )
         common, own = assignments(args.set, models=self.runs)
         of_runs = {f"{run}.{key}": value for run, keys in own.items() for key, value in keys.items()}
         replaced = [*(["seeds"] if args.seeds else []), *(["max_epochs"] if args.max_epochs else [])]
@@ -96,7 +100,7 @@ class Experiment:
             datasets={
                 name: {**self.datasets[name], **common, **of_runs} for name in args.datasets or self.datasets
             },
-            runs={name: _without(given, replaced) for name, given in self.runs.items()},
+            runs={name: _without(self.runs[name], replaced) for name in args.runs or self.runs},
             seeds=tuple(args.seeds) or self.seeds,
             max_epochs=args.max_epochs or self.max_epochs,
             params=Path(args.params) if args.params else self.params,

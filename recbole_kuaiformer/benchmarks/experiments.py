@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", required=True, help="folder of the results")
     options.add_argument("--data_path", default="", help="where the datasets lie, as in RecBole")
     options.add_argument("--datasets", nargs="+", default=[], help="only these of the experiment's")
+    options.add_argument("--runs", nargs="+", default=[], help="only these of the experiment's")
     options.add_argument("--seeds", nargs="+", type=int, default=[], help="in place of the experiment's")
     options.add_argument(
         "--params", default="", help="folder of searched settings, in place of the experiment's"

@@ -147,6 +147,15 @@ def test_a_run_has_seeds_settings_and_a_bound_of_its_own_where_they_are_given(tm
     assert {case["resolved"]["hidden_size"] for case in cases} == {8}
 
 
+def test_some_of_the_runs_may_be_asked_for(home):
+    args = experiments.parser().parse_args([*home[1], "--runs", "other", "two", "--set", "two.n_interests=4"])
+    cases = read(args.which[0]).asked_for(args).cases()
+    assert {(case["name"], case["resolved"].get("n_interests")) for case in cases} == {
+        ("other", None),
+        ("two", 4),
+    }
+
+
 def test_what_a_search_has_found_is_taken_from_the_folder_that_the_file_names(tmp_path, home):
     file = tmp_path / "with.yaml"
     file.write_text(yaml.safe_dump({**TINY, "params": "somewhere"}, sort_keys=False))
@@ -192,6 +201,8 @@ def test_an_experiment_that_is_not_there_and_a_dataset_it_does_not_have_are_erro
     assert "--which nothing: no such experiment; there are" in capsys.readouterr().err
     assert experiments.main([*home[1], "--datasets", "ml-1m"]) == 2
     assert "--datasets ml-1m: tiny has twofold" in capsys.readouterr().err
+    assert experiments.main([*home[1], "--runs", "three"]) == 2
+    assert "--runs three: tiny has one, two, other" in capsys.readouterr().err
 
 
 def test_a_missing_part_is_named(tmp_path):
