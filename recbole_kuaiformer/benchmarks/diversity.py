@@ -189,9 +189,10 @@ def write(rows: list[dict[str, float]], *, out: Path, k: int) -> bool:
     figure = pyplot.figure(figsize=(5, 4), layout="constrained")
     axis = figure.subplots()
     axis.plot([row["diversity"] for row in rows], [row["hit"] for row in rows], "o-", color=COLOURS[0])
-    for row in rows:
-        axis.annotate(f"{row['weight']:g}", (row["diversity"], row["hit"]), fontsize=8, xytext=(4, 4),
-                      textcoords="offset points")  # fmt: skip
+    for number, row in enumerate(rows):  # in turn above and below: neighbours do not run into each other
+        axis.annotate(f"{row['weight']:g}", (row["diversity"], row["hit"]), fontsize=8, ha="center",
+                      xytext=((8, 5), (-8, -13))[number % 2], textcoords="offset points")  # fmt: skip
+    axis.margins(0.08)
     axis.set(xlabel=f"diversity of categories@{k}", ylabel=f"HR@{k}", title="at each point λ, in spreads")
     axis.grid(alpha=0.3)
     figure.savefig(out / "diversity.png", dpi=150)

@@ -59,6 +59,7 @@ class Experiment:
             (also by dataset; those not named are left out), ``max_epochs`` and ``time_budget``, seconds.
         curves: panels of the plot.
         metrics: on the vertical axes, as recall@10.
+        models: of all runs in the file, also where some are asked for alone: ``common`` is for any of them.
         max_epochs: bound on every training.
         params: folder of searched settings, <dataset>/<Model>.yaml; None for none.
         data_path: where the datasets lie, as in RecBole.
@@ -73,6 +74,7 @@ class Experiment:
     runs: Mapping[str, Mapping[str, Any]]
     curves: tuple[Curve, ...]
     metrics: tuple[str, ...]
+    models: tuple[str, ...] = ()
     max_epochs: int | None = None
     params: Path | None = None
     data_path: str = ""
@@ -120,7 +122,7 @@ class Experiment:
         models = {name: str(self.runs[name]["model"]) for name in seeds if seeds[name]}
         requests = {name: self._request(name, dataset) for name in models}
         for request in [*requests.values()][:1]:
-            check_common(request, models=models.values(), datasets=[dataset])
+            check_common(request, models=self.models, datasets=[dataset])
         return [
             case(model, dataset, seed=seed, request=requests[name], name=name)
             for seed in dict.fromkeys(seed for some in seeds.values() for seed in some)
@@ -177,6 +179,7 @@ def read(name: str) -> Experiment:
         runs={str(run): given for run, given in held["runs"].items()},
         curves=tuple(_curve(one, file=file, runs=held["runs"]) for one in held.get("curves", ())),
         metrics=tuple(held.get("metrics", ("recall@10", "recall@50"))),
+        models=tuple(dict.fromkeys(str(given["model"]) for given in held["runs"].values())),
         max_epochs=held.get("max_epochs"),
         params=defaults.properties_folder() / held["params"] if "params" in held else None,
     )

@@ -1,6 +1,7 @@
 """Experiments: what is described is run, under its names and settings, and ends in a page."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -154,6 +155,12 @@ def test_some_of_the_runs_may_be_asked_for(home):
         ("other", None),
         ("two", 4),
     }
+
+
+def test_what_is_common_need_be_known_to_some_run_of_the_file_alone(home):
+    args = experiments.parser().parse_args([*home[1], "--runs", "other"])
+    experiment = replace(read(args.which[0]), common={"topk": [5], "interest_routing": "max"})
+    assert {case["name"] for case in experiment.asked_for(args).cases()} == {"other"}
 
 
 def test_what_a_search_has_found_is_taken_from_the_folder_that_the_file_names(tmp_path, home):
