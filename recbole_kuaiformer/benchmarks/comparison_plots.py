@@ -67,7 +67,7 @@ def _curve(axis: Any, rates: Mapping[int, Spread], *, number: int, label: str) -
         yerr=[rate.std or 0.0 for rate in rates.values()],
         color=COLOURS[number % len(COLOURS)],
         marker=MARKERS[number % len(MARKERS)],
-        linestyle=DASHES[number % len(DASHES)],
+        linestyle=DASHES[(number + number // len(COLOURS)) % len(DASHES)],  # the same of no two models
         markersize=4,
         capsize=2,
         label=label,

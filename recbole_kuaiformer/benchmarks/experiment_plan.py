@@ -96,13 +96,12 @@ class Experiment:
                 )
         common, own = assignments(args.set, models=self.runs)
         of_runs = {f"{run}.{key}": value for run, keys in own.items() for key, value in keys.items()}
-        replaced = [*(["seeds"] if args.seeds else []), *(["max_epochs"] if args.max_epochs else [])]
         return replace(
             self,
             datasets={
                 name: {**self.datasets[name], **common, **of_runs} for name in args.datasets or self.datasets
             },
-            runs={name: _without(self.runs[name], replaced) for name in args.runs or self.runs},
+            runs={name: _replaced(self.runs[name], args) for name in args.runs or self.runs},
             seeds=tuple(args.seeds) or self.seeds,
             max_epochs=args.max_epochs or self.max_epochs,
             params=Path(args.params) if args.params else self.params,
@@ -147,6 +146,15 @@ class Experiment:
             max_epochs=given.get("max_epochs", self.max_epochs),
             time_budget=given.get("time_budget"),
         )
+
+
+def _replaced(given: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """A run with the command line's seeds and bound; where it does not run it still does not."""
+    run = _without(given, ["max_epochs"] if args.max_epochs else [])
+    if args.seeds and "seeds" in run:
+        own = run["seeds"]
+        run["seeds"] = dict.fromkeys(own, args.seeds) if isinstance(own, Mapping) else args.seeds
+    return run
 
 
 def _without(given: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:

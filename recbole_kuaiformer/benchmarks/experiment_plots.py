@@ -31,11 +31,14 @@ def write(rows: Sequence[Row], *, experiment: Experiment, folder: Path) -> list[
     files = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         finished = [row for row in rows if row["dataset"] == dataset and "failed" not in row]
-        if not experiment.curves or not finished:
+        curves = [
+            one for one in experiment.curves if points(finished, curve=one, metric=experiment.metrics[0])
+        ]
+        if not curves:
             continue
-        n_panels = len(experiment.curves)
+        n_panels = len(curves)
         figure = pyplot.figure(figsize=(PANEL * n_panels, HEIGHT), layout="constrained")
-        for axis, curve in zip(figure.subplots(1, n_panels, squeeze=False)[0], experiment.curves):
+        for axis, curve in zip(figure.subplots(1, n_panels, squeeze=False)[0], curves):
             _panel(axis, finished, curve=curve, metrics=experiment.metrics)
         figure.suptitle(f"{experiment.title}: {dataset}, history {READING}", fontsize=10)
         files.append(folder / f"{dataset}-curves.png")
@@ -72,7 +75,7 @@ def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[st
             yerr=[spread.std or 0.0 for _, spread, _ in found],
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
-            linestyle=DASHES[number % len(DASHES)],
+            linestyle=DASHES[(number + number // len(COLOURS)) % len(DASHES)],
             capsize=2,
             label=title(metric),
         )
