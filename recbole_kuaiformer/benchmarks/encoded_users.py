@@ -1,0 +1,122 @@
+"""Test users of a trained checkpoint, encoded by its model; and what category an item is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.quick_start import load_data_and_model
+from recbole.utils import get_trainer
+from torch import Tensor
+
+from recbole_kuaiformer.benchmarks.comparison_settings import no_arguments
+from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.index.multi_interest import Exclusions
+from recbole_kuaiformer.models.dot_product import dot_product_model
+
+VALUES = ("first", "last", "most_common")  # of an item's several values
+
+
+@dataclass(frozen=True)
+class Users:
+    """Test users with everything that ranking them takes.
+
+    Attributes:
+        interests: [U, K, D]. targets: [U] item ids. items: [N, D], row 0 is padding.
+        excluded: what leaves each user's list; None for nothing.
+        history: items that each user has had.
+        item_feat: RecBole's features of the items.
+    """
+
+    interests: Tensor
+    targets: Tensor
+    items: Tensor
+    excluded: Exclusions | None
+    history: Exclusions
+    item_feat: Any
+
+
+class _Gathering:
+    """Mixed into a trainer: ``evaluate`` keeps the batches that would be searched."""
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        recbole: Any = super()
+        found = recbole._full_sort_batch_eval(batched_data)
+        self.__dict__.setdefault("batches", []).append(found[1:])
+        return found
+
+
+def users_of(checkpoint: Path, *, history: str, watch: Callable[[Any], None] | None = None) -> Users:
+    """The test users of a checkpoint, their interests encoded by its model.
+
+    Args:
+        checkpoint: file of this package, or of RecBole.
+        history: reading, of config.READINGS.
+        watch: called with the model before it encodes anybody, as to hang hooks into it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SettingsError: the model's score is no dot product.
+    """
+    with no_arguments():
+        config, model, dataset, _, _, test_data = load_data_and_model(str(checkpoint))
+    if watch is not None:
+        watch(model)
+    config["report_both"], config["evaluator"], config["strict"] = True, "faiss", True
+    kind = get_trainer(config["MODEL_TYPE"], config["model"])
+    trainer = type(kind.__name__, (_Gathering, kind), {})(config, model)
+    trainer.evaluate(test_data, load_best_model=False)
+    starts, interests, had = 0, [], []
+    for batch, _, _ in trainer.batches:
+        pairs = batch.excluded["masked"]
+        had.append((pairs.rows + starts, pairs.item_ids))
+        interests.append(batch.interests)
+        starts += len(batch.interests)
+    of_history = Exclusions.of(*(torch.cat(part) for part in zip(*had)))
+    vectors = dot_product_model(model)
+    assert vectors is not None  # strict
+    with torch.no_grad():
+        items = vectors.item_vectors().detach().contiguous()
+    return Users(
+        torch.cat(interests).detach(),
+        torch.cat([positive_i for *_, positive_i in trainer.batches]).to(items.device),
+        items,
+        of_history if history == "masked" else None,
+        of_history,
+        dataset.item_feat,
+    )
+
+
+def categories_of(item_feat: Any, field: str, *, value: str = "first") -> Tensor:
+    """A number for each item's category [N]; 0 where it is unknown.
+
+    Args:
+        item_feat: RecBole's features of the items.
+        field: a token or token_seq field of the .item file.
+        value: which of an item's several values counts: the first, the last, or the most common one in the
+            catalogue.
+
+    Raises:
+        SettingsError: there is no such field, or it is no token.
+    """
+    if item_feat is None or field not in item_feat:
+        loaded = [] if item_feat is None else [*item_feat.interaction]
+        raise SettingsError(f"--category: the items have no field {field!r}; loaded are {loaded} (load_col)")
+    values: Tensor = item_feat[field]
+    if values.is_floating_point():
+        raise SettingsError(f"--category: {field!r} holds numbers, not categories")
+    if values.ndim == 1:
+        return values.long()
+    values = values.long()
+    there = values > 0
+    if value == "most_common":
+        counts = torch.bincount(values[there], minlength=int(values.max()) + 1)
+        place = (counts[values] * there).argmax(1)
+    elif value == "last":
+        place = (torch.arange(values.shape[1]) * there).argmax(1)
+    else:
+        place = there.int().argmax(1)
+    return values.gather(1, place[:, None]).squeeze(1)
