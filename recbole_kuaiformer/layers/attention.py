@@ -48,12 +48,9 @@ class Attention(nn.Module):
             rotation: from ``rotation_table``, for the positions of all tokens; None for tokens that hold
                 their positions themselves.
         """
-        first = tokens.shape[1] - bias.shape[2]
-        query, key, value = self._heads(tokens, first=first)
-        if rotation is not None:
-            cos, sin = rotation
-            query = rotate(query, cos=cos[:, :, first:], sin=sin[:, :, first:])
-            key = rotate(key, cos=cos, sin=sin)
+        query, key, value = self._rotated_heads(
+            tokens, first=tokens.shape[1] - bias.shape[2], rotation=rotation
+        )
         mixed = scaled_dot_product_attention(
             query,
             key,
@@ -62,6 +59,18 @@ class Attention(nn.Module):
             dropout_p=self.dropout_prob if self.training else 0.0,
         )
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def weights(
+        self,
+        tokens: Float[Tensor, "B T D"],
+        *,
+        bias: Float[Tensor, "B 1 S T"],
+        rotation: tuple[Float[Tensor, "#B 1 T half"], Float[Tensor, "#B 1 T half"]] | None,
+    ) -> Float[Tensor, "B H S T"]:
+        """What ``forward`` mixes the values with, to look at: rows sum to one; arguments as there."""
+        query, key, _ = self._rotated_heads(tokens, first=tokens.shape[1] - bias.shape[2], rotation=rotation)
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        return (scores + bias).softmax(-1)  # type: ignore[no-any-return]
 
     def pooled(
         self,
@@ -87,6 +96,17 @@ class Attention(nn.Module):
         mixed = (weights[:, None, None, :] @ attention).squeeze(2) @ tokens  # [B, H, D], each head's own mix
         values = mixed.transpose(0, 1) @ of_value.unflatten(0, (self.n_heads, -1)).transpose(1, 2)
         return self.output(values.transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
+
+    def _rotated_heads(
+        self, tokens: Tensor, *, first: int, rotation: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, ...]:
+        """As ``_heads``, with queries and keys turned to their positions."""
+        query, key, value = self._heads(tokens, first=first)
+        if rotation is not None:
+            cos, sin = rotation
+            query = rotate(query, cos=cos[:, :, first:], sin=sin[:, :, first:])
+            key = rotate(key, cos=cos, sin=sin)
+        return query, key, value
 
     def _heads(self, tokens: Tensor, *, first: int) -> tuple[Tensor, ...]:
         """Queries [B, H, S, E] of the tokens from ``first`` on, keys and values [B, H, T, E] of all."""
