@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,24 @@ def users_of(checkpoint: Path, *, history: str, watch: Callable[[Any], None] | N
         of_history,
         dataset.item_feat,
     )
+
+
+def named_checkpoints(given: Iterable[str]) -> dict[str, Path]:
+    """Files by name, out of NAME=FILE.
+
+    >>> named_checkpoints(["one=saved/a.pth"])
+    {'one': PosixPath('saved/a.pth')}
+
+    Raises:
+        SettingsError: a text has no name or no file, or a name is there twice.
+    """
+    files = {}
+    for text in given:
+        name, _, file = text.partition("=")
+        if not name or not file or name in files:
+            raise SettingsError(f"--checkpoints: {text!r} is no NAME=FILE, or the name is there twice")
+        files[name] = Path(file)
+    return files
 
 
 def categories_of(item_feat: Any, field: str, *, value: str = "first") -> Tensor:

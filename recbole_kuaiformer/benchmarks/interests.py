@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recbole_kuaiformer.benchmarks import interest_plots
-from recbole_kuaiformer.benchmarks.encoded_users import VALUES, categories_of, users_of
+from recbole_kuaiformer.benchmarks.encoded_users import VALUES, categories_of, named_checkpoints, users_of
 from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
 from recbole_kuaiformer.benchmarks.interest_facts import KINDS, Facts, as_row, facts
 from recbole_kuaiformer.checkpoint import CheckpointError
@@ -44,15 +44,9 @@ def look(args: argparse.Namespace) -> dict[str, Facts]:
         FileNotFoundError: there is no such file.
         CheckpointError: a file is no checkpoint.
     """
-    files = {}
-    for text in args.checkpoints:
-        name, is_named, file = text.partition("=")
-        if not is_named or not name or name in files:
-            raise SettingsError(f"--checkpoints: {text!r} is no NAME=FILE, or the name is there twice")
-        files[name] = Path(file)
     out = Path(args.out)
     found = {}
-    for name, file in files.items():
+    for name, file in named_checkpoints(args.checkpoints).items():
         attention = AttentionByRecency()
         users = users_of(file, history=args.history, watch=attention.watch)
         if not 0 < args.k < len(users.items):
