@@ -176,6 +176,7 @@ class ObjectiveSettings(Settings):
     streaming_slots: int | None
     label_smoothing: float
     smoothing_form: str
+    interest_separation: float
     scores_at_once: int | None
 
     def __post_init__(self) -> None:
@@ -190,6 +191,7 @@ class ObjectiveSettings(Settings):
         self._require("temperature", that=self.temperature > 0, what="positive")
         self._require("n_negatives", that=self.n_negatives >= 1, what="at least 1")
         self._require("label_smoothing", that=0 <= self.label_smoothing < 1, what="in [0, 1)")
+        self._require("interest_separation", that=self.interest_separation >= 0, what="at least 0")
         self._require("streaming_rate", that=0 < self.streaming_rate <= 1, what="in (0, 1]")
         self._require("streaming_initial_gap", that=self.streaming_initial_gap >= 1, what="at least 1")
         self._require("streaming_hashes", that=self.streaming_hashes >= 1, what="at least 1")

@@ -34,6 +34,9 @@ _OF_SOME_MODELS = {"loss_type", "reg_weight"}
 # What a time budget means: 1, no epoch begins after it; 2, the schedule falls over the epochs that fit it
 # as well, and the last one is validated.
 BUDGET_RULES = 2
+# Keys that came when there were results already, and the values at which a run is what it was without them.
+_LATER_KEYS = {"interest_separation": 0.0}
+_ALWAYS = object()
 _DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
@@ -237,7 +240,8 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     budget = {"time_budget": request.time_budget, "seed": seed, "files": _digest(Path(config["data_path"]))}
     if request.time_budget is not None:
         budget["rules"] = BUDGET_RULES
-    whole = json.dumps({**decisive, **budget}, sort_keys=True)
+    told = {key: value for key, value in decisive.items() if value != _LATER_KEYS.get(key, _ALWAYS)}
+    whole = json.dumps({**told, **budget}, sort_keys=True)
     return {
         "kind": "run",
         "model": model,

@@ -28,6 +28,7 @@ from recbole_kuaiformer.losses.best_of_interests import best_of_interests, summe
 from recbole_kuaiformer.losses.candidates import Candidates, KnownPositives, draw_candidates, negative_mask
 from recbole_kuaiformer.losses.item_frequency import CountFrequency, StreamingFrequency
 from recbole_kuaiformer.losses.sampled_softmax import sampled_softmax
+from recbole_kuaiformer.losses.separation import mean_squared_cosine
 from recbole_kuaiformer.models.attributes import attributes_of, item_values
 
 SCORES_AT_ONCE = 2**25  # interest x item scores held at a time when a whole catalogue is ranked
@@ -193,6 +194,8 @@ class RetrievalModel(SequentialRecommender):
         # In 8 bits of bfloat16 a score at temperature .05 would be off by up to .06.
         with torch.autocast(interests.device.type, enabled=False):
             loss = self._softmax(interests, positive_ids=mine, candidates=candidates, negative=negative)
+            if self.objective.interest_separation:
+                loss = loss + self.objective.interest_separation * mean_squared_cosine(interests)
         return loss * (len(parts) * len(mine) / len(positive_ids))
 
     def _softmax(

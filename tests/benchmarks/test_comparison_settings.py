@@ -115,6 +115,14 @@ def test_none_is_for_models_of_ours_alone(path):
     assert case("SASRec", "cyclic", seed=1, request=request)["resolved"]["initializer_range"] == 0.02
 
 
+def test_a_key_that_came_later_makes_another_run_where_it_says_something(path, monkeypatch):
+    before = identity(path, model="SASRecPlus")
+    assert identity(path, model="SASRecPlus", common={"interest_separation": "0.0"}) == before
+    assert identity(path, model="SASRecPlus", common={"interest_separation": "0.1"}) != before
+    monkeypatch.setattr(comparison_settings, "_LATER_KEYS", {})
+    assert identity(path, model="SASRecPlus") != before  # as if the key had been there from the start
+
+
 def test_a_setting_given_as_its_default_is_the_same_run(path):
     assert identity(path, common={"n_heads": "2"}) == identity(path)
 

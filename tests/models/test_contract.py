@@ -10,6 +10,7 @@ from recbole.quick_start import run_recbole
 from recbole.utils import get_model, init_seed
 
 import recbole_kuaiformer
+from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN
 from recbole_kuaiformer.models.base import _nearest
 from recbole_kuaiformer.plugin import MODELS
 from tests import worlds
@@ -45,6 +46,7 @@ OBJECTIVES = [
     {"negatives": "all", "mask_known_positives": True, "interest_routing": "log_sum_exp"},
     {"negatives": "all", "similarity": "dot", "temperature": 1.0},
     {"negatives": "mixed", "interest_routing": "target"},
+    {"negatives": "all", "interest_separation": 0.1},
     {"negatives": "all", "targets_per_window": 2},
     {"negatives": "mixed", "target_horizon": 5},
     {"negatives": "all", "stochastic_length_alpha": 1.5, "stochastic_length_choice": "uniform"},
@@ -63,6 +65,25 @@ def test_every_objective_gives_a_finite_loss_and_reaches_every_parameter(model_n
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_separation_adds_its_weight_times_the_mean_squared_cosine_of_the_targets(model_name, cyclic):
+    values = []
+    for weight in (0.0, 0.5, 2.0):
+        model, train, _, _ = build(model_name, cyclic, negatives="all", interest_separation=weight)
+        model.eval()
+        batch = next(iter(train))
+        values.append(float(model.calculate_loss(batch)))
+        is_target = batch[TARGET_IDS] > 0
+        interests = model.interests(batch, n_unseen=batch[TARGET_UNSEEN])[is_target]
+    unit = torch.nn.functional.normalize(interests.double(), dim=-1)
+    pairs = [(i, j) for i in range(unit.shape[1]) for j in range(i)]
+    term = sum(float((unit[:, i] * unit[:, j]).sum(-1).square().mean()) for i, j in pairs) / max(
+        1, len(pairs)
+    )
+    assert values[1] - values[0] == pytest.approx(0.5 * term, abs=1e-4)
+    assert values[2] - values[0] == pytest.approx(2.0 * term, abs=1e-4)
+    assert (term > 0) == (unit.shape[1] > 1)
 
 
 def test_queries_that_start_from_recent_items_are_trained(cyclic):
