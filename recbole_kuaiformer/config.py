@@ -243,6 +243,7 @@ class KuaiFormerSettings(TransformerSettings):
     recent_length: int | None
     compression_block: int
     compression_ffn: bool
+    compression_end: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -251,6 +252,12 @@ class KuaiFormerSettings(TransformerSettings):
         self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
         self._one_of("query_init", ("learned", "recent"))
         self._one_of("compression", ("listed", "geometric"))
+        self._one_of("compression_end", ("oldest", "newest"))
+        if (self.compression_end, self.query_init) == ("newest", "recent"):
+            raise SettingsError(
+                "query_init: recent reads the newest items, which compression_end: newest compresses; set "
+                "query_init to learned"
+            )
         self._require("compression_block", that=self.compression_block >= 1, what="at least 1")
         groups = self.compression_groups
         self._require(

@@ -29,6 +29,16 @@ from tests import worlds
             {"compression": "geometric"},
             r"compression_groups: \[4, 4\] is not read with compression: geometric",
         ),
+        (
+            {"compression_end": "newest"},
+            "window_targets: 4 targets share newest items, which compression_end",
+        ),
+        (
+            {"compression_end": "newest", "query_init": "recent"},
+            "query_init: recent reads the newest items, which compression_end: newest compresses",
+        ),
+        ({"compression_end": "new"}, "compression_end: 'new' is not known; known: newest, oldest"),
+        ({"interest_separation": -1.0}, "interest_separation: must be at least 0, got -1.0"),
         ({"compression_block": 0}, "compression_block: must be at least 1, got 0"),
         ({"negatives": "in_bach"}, r"negatives: 'in_bach' is not known \(did you mean 'in_batch'\?\)"),
         (

@@ -52,6 +52,7 @@ def encoder_of(
         recent_length=layout[1],
         compression_block=BLOCK,
         compression_ffn=False,
+        compression_end="oldest",
         hidden_dropout_prob=dropout,
         attn_dropout_prob=0.0,
     )

@@ -1,4 +1,4 @@
-"""Histories from the right edge to the left one, for encoders that count positions from the oldest item."""
+"""Histories moved within their columns: to the left edge, or turned round."""
 
 from __future__ import annotations
 
@@ -28,3 +28,15 @@ def left_aligned(
     moved = torch.where(there[..., None], tokens[rows, source], 0)
     columns = torch.arange(tokens.shape[1], device=tokens.device)
     return moved, columns < (valid.sum(1, keepdim=True) - n_unseen)[..., None]
+
+
+def turned_round(tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+    """A right-aligned history with its items in the opposite order, in the same columns.
+
+    >>> tokens = torch.tensor([[0, 1, 2, 3], [5, 6, 7, 8]])[..., None]
+    >>> turned_round(tokens, valid=tokens[..., 0] > 0)[..., 0].tolist()
+    [[0, 3, 2, 1], [8, 7, 6, 5]]
+    """
+    columns = torch.arange(valid.shape[1], device=valid.device)
+    source = torch.where(valid, 2 * valid.shape[1] - 1 - valid.sum(1, keepdim=True) - columns, columns)
+    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], source]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from recbole_kuaiformer.encoders.alignment import turned_round
 from recbole_kuaiformer.encoders.item_compression import ItemCompression
 from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
@@ -17,6 +18,7 @@ from recbole_kuaiformer.layers.rope import rotation_table
 from recbole_kuaiformer.layers.visibility import attention_bias, query_visibility
 
 QueryInit = Literal["learned", "recent"]
+CompressionEnd = Literal["oldest", "newest"]
 
 
 class KuaiFormerEncoder(nn.Module):
@@ -36,6 +38,8 @@ class KuaiFormerEncoder(nn.Module):
         recent_length: how many of the newest items are kept as they are.
         compression_block: most items of a group that see one another in the group layer.
         compression_ffn: whether the group layer has a feed-forward part.
+        compression_end: ``oldest``; or ``newest``: the same layout counted from the newest item, the oldest
+            ones kept as they are. Then every target must see the whole history (n_unseen = 0).
         hidden_dropout_prob: dropout on the residual stream. attn_dropout_prob: on attention weights.
     """
 
@@ -52,6 +56,7 @@ class KuaiFormerEncoder(nn.Module):
         recent_length: int,
         compression_block: int,
         compression_ffn: bool,
+        compression_end: CompressionEnd,
         hidden_dropout_prob: float,
         attn_dropout_prob: float,
     ) -> None:
@@ -67,6 +72,7 @@ class KuaiFormerEncoder(nn.Module):
         self.query_init = query_init
         self.groups = compression_groups
         self.recent_length = recent_length
+        self.compression_end = compression_end
         self.dropout = Dropout(hidden_dropout_prob)
         self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * hidden_size**-0.5)
         self.compression = (
@@ -120,9 +126,15 @@ class KuaiFormerEncoder(nn.Module):
         n_old = max(tokens.shape[1] - self.recent_length, 0)
         if n_old == 0 or self.compression is None:
             return tokens, valid
+        if self.compression_end == "newest":
+            tokens = turned_round(tokens, valid=valid)
         sizes = self._sizes_covering(n_old)
         groups, filled = self.compression(tokens[:, :n_old], valid=valid[:, :n_old], sizes=sizes)
-        return torch.cat([groups, tokens[:, n_old:]], dim=1), torch.cat([filled, valid[:, n_old:]], dim=1)
+        history = torch.cat([groups, tokens[:, n_old:]], dim=1)
+        is_there = torch.cat([filled, valid[:, n_old:]], dim=1)
+        if self.compression_end == "newest":
+            history = turned_round(history, valid=is_there)
+        return history, is_there
 
     def _sizes_covering(self, n_old: int) -> tuple[int, ...]:
         covered = 0

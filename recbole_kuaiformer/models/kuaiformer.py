@@ -40,6 +40,12 @@ class KuaiFormer(RetrievalModel):
                 f"recent_length is {recent}; lower window_targets or raise recent_length"
             )
 
+        if settings.compression_end == "newest" and windows.span > 1:
+            raise SettingsError(
+                f"window_targets: {windows.span} targets share newest items, which compression_end: newest "
+                "compresses; set window_targets to 1"
+            )
+
     def build_encoder(self, config: Any) -> KuaiFormerEncoder:
         """The encoder; the log tells the compression layout where it is not the one listed."""
         settings = KuaiFormerSettings.read(config)
@@ -55,6 +61,7 @@ class KuaiFormer(RetrievalModel):
             recent_length=recent_length,
             compression_block=settings.compression_block,
             compression_ffn=settings.compression_ffn,
+            compression_end=settings.compression_end,  # type: ignore[arg-type]
             hidden_dropout_prob=settings.hidden_dropout_prob,
             attn_dropout_prob=settings.attn_dropout_prob,
         )

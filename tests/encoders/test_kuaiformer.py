@@ -19,7 +19,7 @@ LAYOUTS = [((), 9), ((4, 2), 5), ((3, 3, 2), 4), ((1, 5), 3), ((11, 6, 2), 4)]
 BLOCK = 3
 
 
-def make(groups, recent, *, query_init="learned", ffn=False, seed=0, block=BLOCK):
+def make(groups, recent, *, query_init="learned", ffn=False, seed=0, block=BLOCK, end="oldest"):
     torch.manual_seed(seed)
     return (
         KuaiFormerEncoder(
@@ -33,6 +33,7 @@ def make(groups, recent, *, query_init="learned", ffn=False, seed=0, block=BLOCK
             recent_length=recent,
             compression_block=block,
             compression_ffn=ffn,
+            compression_end=end,
             hidden_dropout_prob=0.5,
             attn_dropout_prob=0.3,
         )
@@ -58,8 +59,9 @@ def histories_of(lengths, seed=1):
 
 @pytest.mark.parametrize(("groups", "recent"), LAYOUTS)
 @pytest.mark.parametrize("ffn", [False, True])
-def test_equals_the_plain_loops_of_eq_6_to_8(groups, recent, ffn):
-    model = make(groups, recent, ffn=ffn)
+@pytest.mark.parametrize("end", ["oldest", "newest"])
+def test_equals_the_plain_loops_of_eq_6_to_8(groups, recent, ffn, end):
+    model = make(groups, recent, ffn=ffn, end=end)
     width = sum(groups) + recent
     histories = histories_of([width, 1, recent, min(recent + 1, width)])
     tokens, valid = padded(histories, width)
@@ -73,8 +75,19 @@ def test_equals_the_plain_loops_of_eq_6_to_8(groups, recent, ffn):
             block_size=BLOCK,
             n_layers=2,
             n_heads=H,
+            end=end,
         )
         torch.testing.assert_close(got[row], want, rtol=0, atol=1e-6)
+
+
+def test_which_end_is_compressed_matters_where_there_are_groups_alone():
+    tokens, valid = padded(histories_of([9, 5, 2]), 11)
+    unseen = torch.zeros(3, 1, dtype=torch.long)
+    oldest, newest = (
+        make((4, 2), 5, end=end)(tokens, valid=valid, n_unseen=unseen) for end in ("oldest", "newest")
+    )
+    assert (oldest[0] - newest[0]).abs().max() > 0.01
+    torch.testing.assert_close(oldest[1:], newest[1:])  # five items and fewer are kept as they are
 
 
 @pytest.mark.parametrize(("groups", "recent"), LAYOUTS)
@@ -193,7 +206,7 @@ def flops(layout, *, length):
     model = KuaiFormerEncoder(
         64, n_layers=4, n_heads=2, inner_size=None, n_interests=4, query_init="learned",
         compression_groups=groups, recent_length=recent, compression_block=64, compression_ffn=False,
-        hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
+        compression_end="oldest",        hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
     )  # fmt: skip
     tokens, valid = torch.zeros(1, length, 64), torch.ones(1, length, dtype=torch.bool)
     # The counter knows no formula for the fused kernel of a CPU.

@@ -34,11 +34,14 @@ def given(path, *, length, **more):
     return {**small, "compression": "geometric", **more}
 
 
-@pytest.mark.parametrize("length", [1024, 4096, 10_000])
-def test_long_histories_are_trained_evaluated_exported_and_served(tmp_path, monkeypatch, length):
+NEWEST = {"compression_end": "newest", "window_targets": 1}
+
+
+@pytest.mark.parametrize(("length", "more"), [(1024, {}), (4096, {}), (10_000, {}), (128, NEWEST)])
+def test_long_histories_are_trained_evaluated_exported_and_served(tmp_path, monkeypatch, length, more):
     worlds.at_home(monkeypatch, tmp_path)
     path = one_long_log(tmp_path / "data", length=length + 50)
-    result = run_recbole(model="KuaiFormer", dataset="long", config_dict=given(path, length=length))
+    result = run_recbole(model="KuaiFormer", dataset="long", config_dict=given(path, length=length, **more))
     assert np.isfinite([*result["test_result"].values()]).all()
     (file,) = [file for file in Path("saved").glob("*.pth") if not file.stem.endswith("-last")]
     export(file, "out")
@@ -67,6 +70,23 @@ def test_the_oldest_item_that_fits_counts_and_the_one_before_it_does_not(tmp_pat
         before, beyond, oldest = (model.interests(_history(x)) for x in (ids, other[2], other[3]))
     assert torch.equal(beyond, before)
     assert not torch.equal(oldest, before)
+
+
+def test_an_answer_with_the_newest_items_compressed_does_not_depend_on_the_rest_of_the_batch(
+    tmp_path, monkeypatch
+):
+    worlds.at_home(monkeypatch, tmp_path)
+    path = one_long_log(tmp_path / "data", length=90)
+    config = Config("KuaiFormer", "long", config_dict=given(path, length=256, **NEWEST))
+    train, _, _ = data_preparation(config, create_dataset(config))
+    model = get_model("KuaiFormer")(config, train.dataset).double().eval()
+    lengths = torch.tensor([250, 3, 100, 49])
+    ids = torch.randint(1, N_ITEMS, (4, 250), generator=torch.Generator().manual_seed(3))
+    ids[torch.arange(250) >= lengths[:, None]] = 0
+    with torch.no_grad():
+        together = model.interests(Interaction({"item_id_list": ids, "item_length": lengths}))
+        alone = [model.interests(_history(row[None, :n])) for row, n in zip(ids, lengths.tolist())]
+    torch.testing.assert_close(together, torch.cat(alone))
 
 
 def test_the_newest_48_items_stay_as_they_are_unless_recent_length_says_otherwise(tmp_path, monkeypatch):

@@ -79,13 +79,14 @@ def part(state, prefix):
     return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
 
 
-def kuaiformer(items, state, *, groups, recent_length, block_size, n_layers, n_heads):
+def kuaiformer(items, state, *, groups, recent_length, block_size, n_layers, n_heads, end="oldest"):
     """Eq. 7 and 8 for one user: interests of a target that comes after the last of ``items``.
 
     Groups are counted from the newest item backwards; a group without an item gives no token. Blocks are
-    counted from a group's newest item backwards, and see only themselves.
+    counted from a group's newest item backwards, and see only themselves. With ``end`` newest all of that is
+    counted from the other side.
     """
-    items = list(items)
+    items = list(items)[:: 1 if end == "oldest" else -1]
     recent = items[max(len(items) - recent_length, 0) :]
     old = items[: len(items) - len(recent)]
     tokens = []
@@ -94,14 +95,14 @@ def kuaiformer(items, state, *, groups, recent_length, block_size, n_layers, n_h
         if group:
             # positions inside a group that is not full: only their differences matter
             mixed = []
-            for end in range(len(group), 0, -block_size):
-                some = group[max(end - block_size, 0) : end]
+            for stop in range(len(group), 0, -block_size):
+                some = group[max(stop - block_size, 0) : stop]
                 mixed += block(
                     some, range(len(some)), lambda i, j: True, part(state, "compression.layer."), n_heads
                 )
             tokens.insert(0, sum(mixed) / len(group))
     queries = list(state["queries"])
-    rows = tokens + recent + queries
+    rows = (tokens + recent)[:: 1 if end == "oldest" else -1] + queries
     for number in range(n_layers):
         rows = block(rows, range(len(rows)), lambda i, j: j <= i, part(state, f"blocks.{number}."), n_heads)
     return torch.stack([layer_norm_rms(row, state["norm.weight"]) for row in rows[-len(queries) :]])
