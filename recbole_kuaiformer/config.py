@@ -238,6 +238,7 @@ class KuaiFormerSettings(TransformerSettings):
 
     n_interests: int
     query_init: str
+    query_initializer_range: float | None
     compression: str
     compression_groups: tuple[int, ...]
     recent_length: int | None
@@ -251,6 +252,8 @@ class KuaiFormerSettings(TransformerSettings):
         recent = self.recent_length
         self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
         self._one_of("query_init", ("learned", "recent"))
+        std = self.query_initializer_range
+        self._require("query_initializer_range", that=std is None or std > 0, what="positive, or ~")
         self._one_of("compression", ("listed", "geometric"))
         self._one_of("compression_end", ("oldest", "newest"))
         if (self.compression_end, self.query_init) == ("newest", "recent"):

@@ -38,6 +38,7 @@ from tests import worlds
             "query_init: recent reads the newest items, which compression_end: newest compresses",
         ),
         ({"compression_end": "new"}, "compression_end: 'new' is not known; known: newest, oldest"),
+        ({"query_initializer_range": 0.0}, "query_initializer_range: must be positive, or ~, got 0.0"),
         ({"interest_separation": -1.0}, "interest_separation: must be at least 0, got -1.0"),
         ({"compression_block": 0}, "compression_block: must be at least 1, got 0"),
         ({"negatives": "in_bach"}, r"negatives: 'in_bach' is not known \(did you mean 'in_batch'\?\)"),

@@ -48,6 +48,7 @@ def encoder_of(
         inner_size=None,
         n_interests=N_INTERESTS,
         query_init=query_init,
+        query_std=None,
         compression_groups=layout[0],
         recent_length=layout[1],
         compression_block=BLOCK,

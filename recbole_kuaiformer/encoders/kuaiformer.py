@@ -34,6 +34,7 @@ class KuaiFormerEncoder(nn.Module):
         inner_size: width of the feed-forward part; None for 8/3 D.
         n_interests: K query tokens.
         query_init: ``learned``; or ``recent``: learned vector + token of the r-th newest item seen.
+        query_std: standard deviation of the learned vectors at the start; None for 1/√D, about 1 long.
         compression_groups: sizes of the groups, oldest first; empty is plain attention.
         recent_length: how many of the newest items are kept as they are.
         compression_block: most items of a group that see one another in the group layer.
@@ -52,6 +53,7 @@ class KuaiFormerEncoder(nn.Module):
         inner_size: int | None,
         n_interests: int,
         query_init: QueryInit,
+        query_std: float | None,
         compression_groups: tuple[int, ...],
         recent_length: int,
         compression_block: int,
@@ -74,7 +76,8 @@ class KuaiFormerEncoder(nn.Module):
         self.recent_length = recent_length
         self.compression_end = compression_end
         self.dropout = Dropout(hidden_dropout_prob)
-        self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * hidden_size**-0.5)
+        query_std = hidden_size**-0.5 if query_std is None else query_std
+        self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * query_std)
         self.compression = (
             ItemCompression(
                 hidden_size,

@@ -57,6 +57,7 @@ class KuaiFormer(RetrievalModel):
             inner_size=settings.inner_size,
             n_interests=settings.n_interests,
             query_init=settings.query_init,  # type: ignore[arg-type]
+            query_std=settings.query_initializer_range,
             compression_groups=groups,
             recent_length=recent_length,
             compression_block=settings.compression_block,

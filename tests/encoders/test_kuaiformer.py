@@ -29,6 +29,7 @@ def make(groups, recent, *, query_init="learned", ffn=False, seed=0, block=BLOCK
             inner_size=None,
             n_interests=K,
             query_init=query_init,
+            query_std=None,
             compression_groups=groups,
             recent_length=recent,
             compression_block=block,
@@ -78,6 +79,17 @@ def test_equals_the_plain_loops_of_eq_6_to_8(groups, recent, ffn, end):
             end=end,
         )
         torch.testing.assert_close(got[row], want, rtol=0, atol=1e-6)
+
+
+def test_queries_begin_as_large_as_asked():
+    for asked, std in ((None, D**-0.5), (0.002, 0.002)):
+        torch.manual_seed(0)
+        encoder = KuaiFormerEncoder(
+            D, n_layers=1, n_heads=H, inner_size=None, n_interests=500, query_init="learned", query_std=asked,
+            compression_groups=(), recent_length=4, compression_block=4, compression_ffn=False,
+            compression_end="oldest", hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
+        )  # fmt: skip
+        assert float(encoder.queries.detach().std()) == pytest.approx(std, rel=0.03)
 
 
 def test_which_end_is_compressed_matters_where_there_are_groups_alone():
@@ -205,8 +217,8 @@ def flops(layout, *, length):
     groups, recent = layout
     model = KuaiFormerEncoder(
         64, n_layers=4, n_heads=2, inner_size=None, n_interests=4, query_init="learned",
-        compression_groups=groups, recent_length=recent, compression_block=64, compression_ffn=False,
-        compression_end="oldest",        hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
+        query_std=None, compression_groups=groups, recent_length=recent, compression_block=64,
+        compression_ffn=False, compression_end="oldest", hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
     )  # fmt: skip
     tokens, valid = torch.zeros(1, length, 64), torch.ones(1, length, dtype=torch.bool)
     # The counter knows no formula for the fused kernel of a CPU.
