@@ -162,16 +162,16 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     own = request.own.get(name or model, {})
     if unknown := [key for key in own if key not in known]:
         check_known_keys(unknown, ours=known, known=known)
-    bound = {} if request.max_epochs is None else {"epochs": request.max_epochs}
     settings = {
         **_known(protocol(), known),
         **place,
         **_fitting(base),
         **_chosen(model, dataset, folder=request.params),
-        **bound,
         **_known(request.common, known, but_none=model not in plugin.MODELS),
         **own,
     }
+    if request.max_epochs is not None:
+        settings["epochs"] = min(int(settings.get("epochs", base["epochs"])), request.max_epochs)
     if not _can_be_on_the_log(base):
         settings.pop("sequences", None)
     return {**settings, "show_progress": False, "checkpoint_dir": "saved"}

@@ -13,6 +13,7 @@ from recbole.utils import get_trainer
 from torch import Tensor
 
 from recbole_kuaiformer.benchmarks.comparison_settings import no_arguments
+from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from recbole_kuaiformer.models.dot_product import dot_product_model
@@ -59,10 +60,10 @@ def users_of(checkpoint: Path, *, history: str, watch: Callable[[Any], None] | N
 
     Raises:
         FileNotFoundError: there is no such file.
+        CheckpointError: it is no checkpoint.
         SettingsError: the model's score is no dot product.
     """
-    with no_arguments():
-        config, model, dataset, _, _, test_data = load_data_and_model(str(checkpoint))
+    config, model, dataset, test_data = loaded(checkpoint)
     if watch is not None:
         watch(model)
     config["report_both"], config["evaluator"], config["strict"] = True, "faiss", True
@@ -90,6 +91,25 @@ def users_of(checkpoint: Path, *, history: str, watch: Callable[[Any], None] | N
     )
 
 
+def loaded(checkpoint: Path) -> tuple[Any, Any, Any, Any]:
+    """Config, model, dataset and test data, as RecBole's ``load_data_and_model`` gives them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is no checkpoint.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint}: no such file")
+    try:
+        with no_arguments():
+            config, model, dataset, _, _, test_data = load_data_and_model(str(checkpoint))
+    except SettingsError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint}: no checkpoint of a trained model ({error!r:.200})") from error
+    return config, model, dataset, test_data
+
+
 def named_checkpoints(given: Iterable[str]) -> dict[str, Path]:
     """Files by name, out of NAME=FILE.
 
@@ -102,8 +122,10 @@ def named_checkpoints(given: Iterable[str]) -> dict[str, Path]:
     files = {}
     for text in given:
         name, _, file = text.partition("=")
-        if not name or not file or name in files:
-            raise SettingsError(f"--checkpoints: {text!r} is no NAME=FILE, or the name is there twice")
+        if not name or not file or name in files or {*name} & {*"/\\|"}:
+            raise SettingsError(
+                f"--checkpoints: {text!r} is no NAME=FILE (names without / and |), or the name is there twice"
+            )
         files[name] = Path(file)
     return files
 

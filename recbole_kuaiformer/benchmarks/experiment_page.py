@@ -29,7 +29,9 @@ def page(rows: Rows, *, experiment: Experiment, command: str, plots: Sequence[Pa
         of_dataset = [row for row in rows if row["dataset"] == dataset]
         text = comparison_tables.as_markdown(of_dataset, dataset=dataset, about="")
         parts.append(text.replace("\n## ", "\n### ").replace("# ", "## ", 1).strip())
-        parts += [f"![{dataset}]({plot.name})" for plot in plots if plot.name.startswith(dataset)]
+        parts += [
+            f"![{dataset}]({plot.name})" for plot in plots if plot.stem in (dataset, f"{dataset}-curves")
+        ]
     return "\n\n".join(parts) + "\n"
 
 

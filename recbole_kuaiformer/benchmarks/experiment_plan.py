@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recbole_kuaiformer import defaults
+from recbole_kuaiformer.benchmarks import experiment_form
 from recbole_kuaiformer.benchmarks.comparison_settings import (
     Case,
     Request,
@@ -18,13 +17,8 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     case,
     check_common,
 )
+from recbole_kuaiformer.benchmarks.experiment_form import RUN_KEYS
 from recbole_kuaiformer.config import SettingsError
-
-_NEEDED = {"title", "question", "datasets", "runs"}
-_KEYS = _NEEDED | {"seeds", "max_epochs", "params", "common", "curves", "metrics"}
-# What a run holds beside settings of its model; all but the first stand in place of the experiment's.
-_RUN_KEYS = ("model", "seeds", "max_epochs", "time_budget")
-_CURVE_KEYS = {"x", "label", "runs", "paper"}
 
 
 @dataclass(frozen=True)
@@ -99,9 +93,10 @@ class Experiment:
         return replace(
             self,
             datasets={
-                name: {**self.datasets[name], **common, **of_runs} for name in args.datasets or self.datasets
+                name: {**_but(self.datasets[name], common), **common, **of_runs}
+                for name in args.datasets or self.datasets
             },
-            runs={name: _replaced(self.runs[name], args) for name in args.runs or self.runs},
+            runs={name: _replaced(self.runs[name], args, common) for name in args.runs or self.runs},
             seeds=tuple(args.seeds) or self.seeds,
             max_epochs=args.max_epochs or self.max_epochs,
             params=Path(args.params) if args.params else self.params,
@@ -118,16 +113,33 @@ class Experiment:
 
     def _cases(self, dataset: str) -> list[Case]:
         seeds = {name: self._seeds(given, dataset) for name, given in self.runs.items()}
+        if not any(seeds.values()):
+            raise SettingsError(f"{self.name}: nothing runs on {dataset}; look at datasets and seeds")
         models = {name: str(self.runs[name]["model"]) for name in seeds if seeds[name]}
         requests = {name: self._request(name, dataset) for name in models}
         for request in [*requests.values()][:1]:
             check_common(request, models=self.models, datasets=[dataset])
-        return [
-            case(model, dataset, seed=seed, request=requests[name], name=name)
+        found = [
+            self._case(name, dataset, seed=seed, request=requests[name])
             for seed in dict.fromkeys(seed for some in seeds.values() for seed in some)
-            for name, model in models.items()
+            for name in models
             if seed in seeds[name]
         ]
+        self._check_metrics(found[0]["resolved"])
+        return found
+
+    def _case(self, name: str, dataset: str, *, seed: int, request: Request) -> Case:
+        try:
+            return case(str(self.runs[name]["model"]), dataset, seed=seed, request=request, name=name)
+        except SettingsError as error:
+            raise SettingsError(f"{self.name}: runs: {name}: {error}") from error
+
+    def _check_metrics(self, resolved: Mapping[str, Any]) -> None:
+        measured = [f"{name.lower()}@{k}" for name in resolved["metrics"] for k in resolved["topk"]]
+        if unknown := [one for one in self.metrics if one not in measured]:
+            raise SettingsError(
+                f"{self.name}: metrics: {unknown[0]} is not measured; measured are {', '.join(measured)}"
+            )
 
     def _seeds(self, given: Mapping[str, Any], dataset: str) -> tuple[int, ...]:
         """Of a run on a dataset; none where it does not run there."""
@@ -137,7 +149,7 @@ class Experiment:
     def _request(self, name: str, dataset: str) -> Request:
         given, settings = self.runs[name], self.datasets[dataset]
         of_run = {key: value for key, value in settings.items() if key.startswith(f"{name}.")}
-        own = {**_without(given, _RUN_KEYS), **{key[len(name) + 1 :]: of_run[key] for key in of_run}}
+        own = {**_without(given, RUN_KEYS), **{key[len(name) + 1 :]: of_run[key] for key in of_run}}
         return Request(
             common={**self.common, **{key: value for key, value in settings.items() if "." not in key}},
             own={name: own},
@@ -148,13 +160,20 @@ class Experiment:
         )
 
 
-def _replaced(given: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """A run with the command line's seeds and bound; where it does not run it still does not."""
-    run = _without(given, ["max_epochs"] if args.max_epochs else [])
+def _replaced(
+    given: Mapping[str, Any], args: argparse.Namespace, common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A run with the command line's seeds, bound and keys; where it does not run it still does not."""
+    run = _without(given, [*common, *(["max_epochs"] if args.max_epochs else [])])
     if args.seeds and "seeds" in run:
         own = run["seeds"]
         run["seeds"] = dict.fromkeys(own, args.seeds) if isinstance(own, Mapping) else args.seeds
     return run
+
+
+def _but(settings: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's settings without ``run.key`` where the command line sets the key for all runs."""
+    return {key: value for key, value in settings.items() if key.partition(".")[2] not in common}
 
 
 def _without(given: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -175,8 +194,7 @@ def read(name: str) -> Experiment:
     file = Path(name) if name.endswith(".yaml") else _folder() / f"{name}.yaml"
     if not file.is_file():
         raise SettingsError(f"--which {name}: no such experiment; there are {', '.join(known_experiments())}")
-    held = yaml.safe_load(file.read_text(encoding="utf-8"))
-    _check_form(held, file=file)
+    held = experiment_form.load(file)
     return Experiment(
         name=file.stem,
         title=held["title"],
@@ -185,36 +203,15 @@ def read(name: str) -> Experiment:
         seeds=tuple(held.get("seeds", [1])),
         common=held.get("common", {}),
         runs={str(run): given for run, given in held["runs"].items()},
-        curves=tuple(_curve(one, file=file, runs=held["runs"]) for one in held.get("curves", ())),
+        curves=tuple(
+            Curve(one["x"], one.get("label", one["x"]), tuple(one.get("runs", ())), one.get("paper"))
+            for one in held.get("curves", ())
+        ),
         metrics=tuple(held.get("metrics", ("recall@10", "recall@50"))),
         models=tuple(dict.fromkeys(str(given["model"]) for given in held["runs"].values())),
         max_epochs=held.get("max_epochs"),
         params=defaults.properties_folder() / held["params"] if "params" in held else None,
     )
-
-
-def _check_form(held: Any, *, file: Path) -> None:
-    keys = set(held) if isinstance(held, dict) else set()
-    if wrong := sorted(_NEEDED - keys or keys - _KEYS):
-        what = "is not there" if _NEEDED - keys else f"is none of {', '.join(sorted(_KEYS))}"
-        raise SettingsError(f"{file.name}: {wrong[0]} {what}")
-    for run, given in held["runs"].items():
-        if not isinstance(given, dict) or "model" not in given:
-            raise SettingsError(f"{file.name}: runs: {run} names no model")
-        if "." in str(run):
-            raise SettingsError(f"{file.name}: runs: {run} has a dot, which parts a run from its key")
-    of_runs = [key for settings in held["datasets"].values() for key in settings or {} if "." in key]
-    if unknown := [key for key in of_runs if key.partition(".")[0] not in held["runs"]]:
-        raise SettingsError(f"{file.name}: datasets: {unknown[0]} is for none of the runs")
-
-
-def _curve(given: Mapping[str, Any], *, file: Path, runs: Sequence[str]) -> Curve:
-    if unknown := sorted({*given} - _CURVE_KEYS):
-        raise SettingsError(f"{file.name}: curves: {unknown[0]} is none of {', '.join(sorted(_CURVE_KEYS))}")
-    named = tuple(given.get("runs", ()))
-    if missing := [run for run in named if run not in runs]:
-        raise SettingsError(f"{file.name}: curves: {missing[0]} is none of the runs")
-    return Curve(given["x"], given.get("label", given["x"]), named, given.get("paper"))
 
 
 def _folder() -> Path:

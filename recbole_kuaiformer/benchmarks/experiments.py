@@ -9,6 +9,7 @@ once.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def planned(args: argparse.Namespace) -> list[Experiment]:
 
 
 def run(experiment: Experiment, *, out: Path, command: str) -> Rows:
-    """Run what has not been run yet; writes tables, plots and page anew after each run."""
+    """Run what has not been run yet; writes the tables after each run, plots and the page at the end."""
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     for experiment in experiments:
         print(f"{experiment.name}: {experiment.title}", flush=True)
-        command = f"python -m recbole_kuaiformer.benchmarks.experiments {' '.join(given)}"
+        command = f"python -m recbole_kuaiformer.benchmarks.experiments {shlex.join(given)}"
         failed |= running.failed(run(experiment, out=Path(args.out), command=command))
         print(Path(args.out) / experiment.name / f"{experiment.name}.md")
     return int(failed)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from recbole_kuaiformer.benchmarks.diversity import pair_diversity
@@ -24,6 +24,7 @@ class Facts:
     """Numbers about the test users' interests; means over users unless said otherwise.
 
     Attributes:
+        interests: how many a user has. Copies, which stand in for missing ones (MIND), count nowhere.
         wins: [K] share of the targets that each interest is nearest to.
         found: [K] share of the merged lists that each interest found.
         cosines: [K, K] between the interests of one user.
@@ -37,6 +38,7 @@ class Facts:
         k: length of the lists.
     """
 
+    interests: float
     wins: list[float]
     found: list[float]
     cosines: list[list[float]]
@@ -57,6 +59,7 @@ class Facts:
         """Between two interests of one user, over all pairs; None for a single interest."""
         n = len(self.cosines)
         pairs = [self.cosines[i][j] for i in range(n) for j in range(i)]
+        pairs = [cosine for cosine in pairs if not math.isnan(cosine)]
         return sum(pairs) / len(pairs) if pairs else None
 
 
@@ -71,7 +74,10 @@ def facts(users: Users, *, categories: Int64[Tensor, " N"], k: int) -> Facts:
     index, _ = build_index("auto", users.items)
     categories = categories.to(users.items.device)
     n_interests = users.interests.shape[1]
+    first = first_equal(users.interests)
+    is_real = first == torch.arange(n_interests, device=first.device)
     merged = retrieve(index, users.interests, k=k, excluded=users.excluded)
+    found_by = first.gather(1, merged.interests.clamp(min=0))[merged.interests >= 0]
     own = torch.stack(
         [
             retrieve(index, users.interests[:, [r]].contiguous(), k=k, excluded=users.excluded).item_ids
@@ -80,21 +86,35 @@ def facts(users: Users, *, categories: Int64[Tensor, " N"], k: int) -> Facts:
         1,
     )  # [U, K, k]
     scores = torch.einsum("ukd,ud->uk", users.interests, users.items[users.targets])
+    winners = scores.masked_fill(~is_real, -torch.inf).argmax(1)
     unit = torch.nn.functional.normalize(users.interests, dim=-1)
+    are_both = is_real[:, :, None] & is_real[:, None, :]
+    cosines = (torch.einsum("ukd,uld->ukl", unit, unit) * are_both).sum(0) / are_both.sum(0)
     is_hit = (merged.item_ids == users.targets[:, None]).any(1)
     kinds = kinds_of_targets(users.targets, history=users.history, categories=categories)
     of_kind = {"all": torch.ones_like(is_hit), **{name: kinds == i for i, name in enumerate(KINDS)}}
     return Facts(
-        wins=_shares(scores.argmax(1), n_interests),
-        found=_shares(merged.interests[merged.interests >= 0], n_interests),
-        cosines=torch.einsum("ukd,uld->kl", unit, unit).div(len(unit)).tolist(),
-        overlap=_overlap(own),
-        purity_own=[_purity(own[:, r], categories) for r in range(n_interests)],
+        interests=_mean(is_real.sum(1)),
+        wins=_shares(winners, n_interests),
+        found=_shares(found_by, n_interests),
+        cosines=cosines.tolist(),
+        overlap=_overlap(own, are_both=are_both),
+        purity_own=[_purity(own[is_real[:, r], r], categories) for r in range(n_interests)],
         purity_merged=_purity(merged.item_ids, categories),
         hits={name: _mean(is_hit[chosen]) for name, chosen in of_kind.items()},
         targets={name: int(chosen.sum()) for name, chosen in of_kind.items()},
         k=k,
     )
+
+
+def first_equal(interests: Float[Tensor, "U K D"]) -> Int64[Tensor, "U K"]:
+    """The first interest of the user that is equal to each one: itself, unless it is a copy.
+
+    >>> first_equal(torch.tensor([[[1.0], [2.0], [1.0]]])).tolist()
+    [[0, 1, 0]]
+    """
+    same = (interests[:, :, None] == interests[:, None]).all(-1)
+    return same.int().argmax(-1)  # type: ignore[no-any-return]
 
 
 def kinds_of_targets(
@@ -122,12 +142,15 @@ def kinds_of_targets(
 def as_row(found: Facts) -> Mapping[str, float | None]:
     """The main numbers, by the names that the table has for them."""
     return {
+        "interests of a user": found.interests,
         "effective interests": found.effective_interests,
         "largest share of targets": max(found.wins),
         "smallest share": min(found.wins),
         "cosine of two interests": found.cosine,
         f"overlap of two lists of {found.k}": found.overlap if len(found.wins) > 1 else None,
-        "purity of an interest's list": sum(found.purity_own) / len(found.purity_own),
+        "purity of an interest's list": _mean(
+            torch.tensor([one for one in found.purity_own if not math.isnan(one)], dtype=torch.float64)
+        ),
         "purity of the merged list": found.purity_merged,
         **{f"HR@{found.k}, {name}": found.hits[name] for name in ("all", *KINDS)},
     }
@@ -146,12 +169,15 @@ def _purity(lists: Int64[Tensor, "U k"], categories: Int64[Tensor, " N"]) -> flo
     return _mean(torch.cat([1 - pair_diversity(categories[part]) for part in parts]))
 
 
-def _overlap(own: Int64[Tensor, "U K k"]) -> float:
-    n_interests, k = own.shape[1:]
+def _overlap(own: Int64[Tensor, "U K k"], *, are_both: Bool[Tensor, "U K K"]) -> float:
+    n_interests = own.shape[1]
     values = []
     for i in range(n_interests):
         for j in range(i):
-            for one, other in zip(own[:, i].split(USERS_AT_ONCE), own[:, j].split(USERS_AT_ONCE)):
-                both = (one[:, :, None] == other[:, None, :]).any(2).sum(1)
-                values.append(both / (2 * k - both))
+            chosen = are_both[:, i, j]
+            parts = (own[chosen, place].split(USERS_AT_ONCE) for place in (i, j))
+            for one, other in zip(*parts):
+                is_there = one > 0  # short lists end in padding
+                both = ((one[:, :, None] == other[:, None, :]).any(2) & is_there).sum(1)
+                values.append(both / (is_there.sum(1) + (other > 0).sum(1) - both))
     return _mean(torch.cat(values)) if values else math.nan

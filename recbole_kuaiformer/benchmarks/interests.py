@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from recbole_kuaiformer.benchmarks import interest_plots
 from recbole_kuaiformer.benchmarks.encoded_users import VALUES, categories_of, named_checkpoints, users_of
@@ -49,9 +51,11 @@ def look(args: argparse.Namespace) -> dict[str, Facts]:
     for name, file in named_checkpoints(args.checkpoints).items():
         attention = AttentionByRecency()
         users = users_of(file, history=args.history, watch=attention.watch)
-        if not 0 < args.k < len(users.items):
-            raise SettingsError(f"-k {args.k}: must be between 1 and the {len(users.items) - 1} items")
+        if not 1 < args.k < len(users.items):
+            raise SettingsError(f"-k {args.k}: must be between 2 and the {len(users.items) - 1} items")
         categories = categories_of(users.item_feat, args.category, value=args.value)
+        if not bool((categories > 0).any()):
+            raise SettingsError(f"--category: no item has a value in {args.category!r}")
         found[name] = facts(users, categories=categories, k=args.k)
         out.mkdir(parents=True, exist_ok=True)
         interest_plots.write(users, found=found[name], attention=attention, name=name, folder=out, k=args.k)
@@ -89,13 +93,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     out = Path(args.out)
-    command = f"python -m recbole_kuaiformer.benchmarks.interests {' '.join(given)}"
+    command = f"python -m recbole_kuaiformer.benchmarks.interests {shlex.join(given)}"
     text = as_markdown(found, command=command, history=args.history, category=args.category)
     (out / "interests.md").write_text(text, encoding="utf-8")
     held = {name: {**asdict(one), **as_row(one)} for name, one in found.items()}
-    (out / "interests.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
+    (out / "interests.json").write_text(json.dumps(_without_nan(held), indent=1), encoding="utf-8")
     print(text)
     return 0
+
+
+def _without_nan(held: Any) -> Any:
+    """The same with None for NaN, which JSON does not have."""
+    if isinstance(held, dict):
+        return {key: _without_nan(value) for key, value in held.items()}
+    if isinstance(held, list):
+        return [_without_nan(value) for value in held]
+    return None if isinstance(held, float) and math.isnan(held) else held
 
 
 def _cell(value: float | None) -> str:

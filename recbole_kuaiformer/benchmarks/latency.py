@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +19,10 @@ from typing import Any
 
 import torch
 from recbole.data.interaction import Interaction
-from recbole.quick_start import load_data_and_model
 from torch import Tensor
 
 from recbole_kuaiformer.benchmarks import flops, measuring
-from recbole_kuaiformer.benchmarks.comparison_settings import no_arguments
-from recbole_kuaiformer.benchmarks.encoded_users import named_checkpoints
+from recbole_kuaiformer.benchmarks.encoded_users import loaded, named_checkpoints
 from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.index.base import Index
@@ -65,8 +64,7 @@ def load(checkpoint: Path, *, n_users: int) -> Served:
         FileNotFoundError: there is no such file.
         CheckpointError: it is no checkpoint.
     """
-    with no_arguments():
-        config, model, _, _, _, test_data = load_data_and_model(str(checkpoint))
+    config, model, _, test_data = loaded(checkpoint)
     vectors = dot_product_model(model)
     if vectors is None:
         raise SettingsError(f"{checkpoint}: the score of {config['model']} is not known to be a dot product")
@@ -177,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = parser().parse_args(given)
     try:
+        for option in ("k", "users", "rounds"):
+            if getattr(args, option) < 1:
+                raise SettingsError(f"{'-' if option == 'k' else '--'}{option}: must be at least 1")
         files = named_checkpoints(args.checkpoints)
         served = {name: load(file, n_users=args.users) for name, file in files.items()}
     except (SettingsError, CheckpointError, FileNotFoundError) as error:
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = measured(served, k=args.k, rounds=args.rounds)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    command = f"python -m recbole_kuaiformer.benchmarks.latency {' '.join(given)}"
+    command = f"python -m recbole_kuaiformer.benchmarks.latency {shlex.join(given)}"
     n_users = min(len(one.requests) for one in served.values())
     text = as_markdown(rows, command=command, k=args.k, n_users=n_users)
     (out / "latency.md").write_text(text, encoding="utf-8")

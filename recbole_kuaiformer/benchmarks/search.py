@@ -122,16 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         optuna_library()
-        asked = searches(args)
+        missing = 0
+        for search in searches(args):
+            search.run()
+            file = search.folder / f"{search.model}.yaml"
+            missing += not file.is_file()
+            print(file if file.is_file() else f"{search.dataset} {search.model}: no trial was finished")
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    missing = 0
-    for search in asked:
-        search.run()
-        file = search.folder / f"{search.model}.yaml"
-        missing += not file.is_file()
-        print(file if file.is_file() else f"{search.dataset} {search.model}: no trial was finished")
     return int(missing > 0)
 
 

@@ -56,6 +56,12 @@ class Search:
         own = {key: base["resolved"].get(key) for key in dimensions}
         for one in ({}, *self.tries):
             study.enqueue_trial(_within({**own, **one}, dimensions), skip_if_exists=True)
+        waiting = sum(one.state == optuna.trial.TrialState.WAITING for one in study.trials)
+        if waiting > max(0, self.n_trials - done):
+            raise SettingsError(
+                f"--trials {self.n_trials}: {done} are done and {waiting} more are to be tried (--try, or "
+                f"interrupted); give at least {done + waiting}"
+            )
         study.optimize(
             lambda trial: self._value_or_reason(trial, dimensions),
             n_trials=max(0, self.n_trials - done),

@@ -8,18 +8,17 @@ from torch import Tensor
 
 
 def mean_squared_cosine(interests: Float[Tensor, "N K D"]) -> Float[Tensor, ""]:
-    """Mean, over rows and pairs of different interests, of the squared cosine between them; 0 for K = 1.
+    """Mean of the squared cosine over rows and pairs of interests; 0 for K = 1.
 
-    0 where all are at right angles, 1 where they point one way (or opposite ways). At exactly equal interests
-    the gradient is zero: copies are not torn apart.
+    0 where all are at right angles, 1 where they point one way (or opposite ways). Copies of an interest,
+    which stand in for those that a user does not have (MIND), are no pairs.
 
     >>> mean_squared_cosine(torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [3.0, 3.0]]])).item()
     0.5
+    >>> mean_squared_cosine(torch.tensor([[[2.0, 1.0], [2.0, 1.0]]])).item()
+    0.0
     """
-    n_interests = interests.shape[1]
-    if n_interests == 1:
-        return interests.sum() * 0
     unit = torch.nn.functional.normalize(interests, dim=-1)
     squared = (unit @ unit.transpose(1, 2)).square()
-    diagonal = squared.diagonal(dim1=1, dim2=2).sum()
-    return (squared.sum() - diagonal) / (len(interests) * n_interests * (n_interests - 1))
+    is_pair = (interests[:, :, None] != interests[:, None]).any(-1)
+    return (squared * is_pair).sum() / is_pair.sum().clamp(min=1)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -104,10 +105,24 @@ def test_entropy_counts_interests():
     assert 1 < alike.effective_interests <= N_INTERESTS
     entropy = -sum(share * math.log(share) for share in alike.wins)
     assert math.log(alike.effective_interests) == pytest.approx(entropy)
-    users.interests[:, 1:] = users.interests[:, :1]  # all the same: the first one wins everything
+    for r in (1, 2):
+        users.interests[:, r] = (1 + r) * users.interests[:, 0]  # one way for all, and no copies
     collapsed = facts(users, categories=some_categories(), k=K)
-    assert collapsed.effective_interests == 1
     assert (collapsed.overlap, collapsed.cosine) == (1, pytest.approx(1))
+
+
+def test_copies_of_an_interest_count_nowhere():
+    users, categories = random_users(), some_categories()
+    want = facts(replace(users, interests=users.interests[:, :2].contiguous()), categories=categories, k=K)
+    copied = users.interests.clone()
+    copied[:, 2] = copied[:, 0]
+    got = facts(replace(users, interests=copied), categories=categories, k=K)
+    assert (got.interests, want.interests, facts(users, categories=categories, k=K).interests) == (2, 2, 3)
+    assert got.wins == [*want.wins, 0]
+    assert got.found == [*want.found, 0]
+    assert got.purity_own[:2] == want.purity_own
+    assert math.isnan(got.purity_own[2])
+    assert as_row(got) == pytest.approx({**as_row(want), "smallest share": 0})
 
 
 def test_one_interest_has_no_distances():
@@ -227,7 +242,7 @@ def test_the_command_line_writes_table_numbers_and_pictures(trained, tmp_path, c
             ["--checkpoints", *named, "--category", "colour", "-k", "5", "--out", "o"],
             "the items have no field 'colour'",
         ),
-        ([*given, "-k", "25"], "-k 25: must be between 1 and the 24 items"),
+        ([*given, "-k", "25"], "-k 25: must be between 2 and the 24 items"),
         (["--checkpoints", "a=none.pth", *given[3:]], "none.pth"),
     ):
         assert interests.main(wrong) == 2

@@ -1,0 +1,130 @@
+"""The form of an experiment's file: every key there, known and of the right kind, or one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_kuaiformer import defaults
+from recbole_kuaiformer.config import SettingsError
+
+NEEDED = ("title", "question", "datasets", "runs")
+KEYS = (*NEEDED, "seeds", "max_epochs", "params", "common", "curves", "metrics")
+# What a run holds beside settings of its model; all but the first stand in place of the experiment's.
+RUN_KEYS = ("model", "seeds", "max_epochs", "time_budget")
+CURVE_KEYS = ("x", "label", "runs", "paper")
+_NOT_IN_NAMES = ".=|/\\\n"
+
+
+def load(file: Path) -> dict[str, Any]:
+    """What the file holds.
+
+    Raises:
+        SettingsError: it is no YAML, or not of the form of an experiment; names file, key and value.
+    """
+    try:
+        held = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file.name}: no YAML file: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(held, dict):
+        raise SettingsError(f"{file.name}: must hold {', '.join(NEEDED)}, got {held!r:.60}")
+    _Form(file.name, held).check()
+    return held
+
+
+class _Form:
+    """Checks of one file; each raises SettingsError."""
+
+    def __init__(self, file: str, held: dict[str, Any]) -> None:
+        self.file, self.held = file, held
+
+    def check(self) -> None:
+        for key in NEEDED:
+            self._need(key in self.held, key, "is not there")
+        for key in self.held:
+            self._need(key in KEYS, str(key), f"is none of {', '.join(sorted(KEYS))}")
+        for key in ("title", "question"):
+            self._need(isinstance(self.held[key], str), key, f"must be a text, got {self.held[key]!r}")
+        self._mappings()
+        self._runs()
+        self._numbers(self.held, where="")
+        if "seeds" in self.held:
+            self._seeds(self.held["seeds"], where="seeds")
+        self._curves()
+        metrics = self.held.get("metrics", ["recall@10"])
+        is_list = isinstance(metrics, list) and metrics and all(isinstance(one, str) for one in metrics)
+        self._need(is_list, "metrics", f"must be a list as [recall@10, recall@50], got {metrics!r}")
+        params = self.held.get("params", "search")
+        there = isinstance(params, str) and (defaults.properties_folder() / params).is_dir()
+        self._need(there, "params", f"must be a folder in properties/, got {params!r}")
+
+    def _need(self, holds: object, where: str, what: str) -> None:
+        if not holds:
+            raise SettingsError(f"{self.file}: {where} {what}")
+
+    def _mappings(self) -> None:
+        for key in ("datasets", "runs"):
+            held = self.held[key]
+            is_some = isinstance(held, dict) and held and all(isinstance(name, str) for name in held)
+            self._need(is_some, key, f"must hold settings by name (a text), got {held!r:.60}")
+        common = self.held.get("common", {})
+        self._need(isinstance(common, dict), "common", f"must hold settings, got {common!r:.60}")
+        for name, settings in self.held["datasets"].items():
+            is_fine = settings is None or isinstance(settings, dict)
+            self._need(is_fine, f"datasets: {name}", f"must hold settings, or nothing, got {settings!r:.60}")
+            for key in settings or {}:
+                run, is_of_run, _ = str(key).partition(".")
+                known = not is_of_run or run in self.held["runs"]
+                self._need(known, f"datasets: {key}", "is for none of the runs")
+
+    def _runs(self) -> None:
+        for name, given in self.held["runs"].items():
+            where = f"runs: {name}"
+            wrong = [letter for letter in _NOT_IN_NAMES if letter in name]
+            self._need(not wrong, where, f"has {wrong[:1]!r} in its name, which cannot be")
+            names_model = isinstance(given, dict) and isinstance(given.get("model"), str)
+            self._need(names_model, where, "names no model")
+            self._numbers(given, where=f"{where}: ")
+            if isinstance(seeds := given.get("seeds"), dict):
+                for dataset, some in seeds.items():
+                    known = dataset in self.held["datasets"]
+                    self._need(known, f"{where}: seeds: {dataset}", "is none of the datasets")
+                    self._seeds(some, where=f"{where}: seeds: {dataset}")
+            elif "seeds" in given:
+                self._seeds(seeds, where=f"{where}: seeds")
+
+    def _seeds(self, seeds: Any, *, where: str) -> None:
+        is_list = isinstance(seeds, list) and seeds and all(_is_whole(seed) for seed in seeds)
+        self._need(is_list, where, f"must be a list of whole numbers, got {seeds!r}")
+
+    def _numbers(self, given: Mapping[str, Any], *, where: str) -> None:
+        epochs = given.get("max_epochs", 1)
+        is_fine = _is_whole(epochs) and epochs >= 1
+        self._need(is_fine, f"{where}max_epochs", f"must be a whole number from 1, got {epochs!r}")
+        budget = given.get("time_budget", 1)
+        is_fine = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0
+        self._need(is_fine, f"{where}time_budget", f"must be seconds above 0, got {budget!r}")
+
+    def _curves(self) -> None:
+        curves = self.held.get("curves", [])
+        self._need(isinstance(curves, list), "curves", f"must be a list, got {curves!r:.60}")
+        for curve in curves:
+            has_x = isinstance(curve, dict) and isinstance(curve.get("x"), str)
+            self._need(has_x, "curves", f"must each have an x, a key or a cost: {curve!r:.60}")
+            for key in curve:
+                self._need(key in CURVE_KEYS, f"curves: {key}", f"is none of {', '.join(sorted(CURVE_KEYS))}")
+            runs, paper = curve.get("runs", []), curve.get("paper", {})
+            self._need(isinstance(runs, list), "curves: runs", f"must be a list, got {runs!r:.60}")
+            for run in runs:
+                self._need(run in self.held["runs"], f"curves: {run}", "is none of the runs")
+            is_fine = isinstance(paper, dict) and all(
+                isinstance(number, int | float) for pair in paper.items() for number in pair
+            )
+            self._need(is_fine, "curves: paper", f"must hold a number for each x, got {paper!r:.60}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
