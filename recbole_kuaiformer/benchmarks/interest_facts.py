@@ -114,7 +114,7 @@ def first_equal(interests: Float[Tensor, "U K D"]) -> Int64[Tensor, "U K"]:
     [[0, 1, 0]]
     """
     same = (interests[:, :, None] == interests[:, None]).all(-1)
-    return same.int().argmax(-1)  # type: ignore[no-any-return]
+    return same.int().argmax(-1)
 
 
 def kinds_of_targets(

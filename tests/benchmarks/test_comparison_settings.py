@@ -123,6 +123,17 @@ def test_a_key_that_came_later_makes_another_run_where_it_says_something(path, m
     assert identity(path, model="SASRecPlus") != before  # as if the key had been there from the start
 
 
+def test_a_bound_on_epochs_lowers_what_is_asked_for_and_never_raises_it(path):
+    def epochs(**more):
+        return case("SASRec", "cyclic", seed=1, request=Request(data_path=path, **more))["resolved"]["epochs"]
+
+    assert epochs() == 300
+    assert epochs(max_epochs=7) == 7
+    assert epochs(max_epochs=7, common={"epochs": "25"}) == 7
+    assert epochs(max_epochs=30, common={"epochs": "25"}) == 25
+    assert epochs(max_epochs=30, own={"SASRec": {"epochs": 5}}) == 5
+
+
 def test_a_setting_given_as_its_default_is_the_same_run(path):
     assert identity(path, common={"n_heads": "2"}) == identity(path)
 

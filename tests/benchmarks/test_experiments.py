@@ -125,8 +125,13 @@ def test_a_shipped_experiment_can_be_planned(name, tmp_path, monkeypatch):
 def test_a_run_has_seeds_settings_and_a_bound_of_its_own_where_they_are_given(tmp_path, home):
     runs = {
         "all": {"model": "ComiRecSA"},
-        "one": {"model": "ComiRecSA", "n_interests": 1, "seeds": {"twofold": [2]}, "time_budget": 5.0},
-        "nowhere": {"model": "GRU4Rec", "seeds": {"another": [1]}, "max_epochs": 3},
+        "one": {
+            "model": "ComiRecSA",
+            "n_interests": 1,
+            "seeds": {"twofold": [2]},
+            "time_budget": 5.0,
+            "max_epochs": 3,
+        },
     }
     file = tmp_path / "own.yaml"
     datasets = {"twofold": {"n_interests": 3, "all.n_interests": 2, "epochs": 4}}
@@ -139,13 +144,36 @@ def test_a_run_has_seeds_settings_and_a_bound_of_its_own_where_they_are_given(tm
         ("all", 1, None), ("all", 2, None), ("one", 2, 5.0)
     ]  # fmt: skip
     assert [case["resolved"]["n_interests"] for case in cases] == [2, 2, 1]
-    assert {case["resolved"]["epochs"] for case in cases} == {4}
+    assert [case["resolved"]["epochs"] for case in cases] == [1, 1, 3]  # of 4, by the bound of file and run
     args.seeds = [7]
     args.set = ["one.n_interests=5", "hidden_size=8"]
     cases = read(str(file)).asked_for(args).cases()
     assert [(case["name"], case["seed"]) for case in cases] == [("all", 7), ("one", 7)]
     assert [case["resolved"]["n_interests"] for case in cases] == [2, 5]
     assert {case["resolved"]["hidden_size"] for case in cases} == {8}
+
+
+def test_what_the_command_line_sets_stands_in_place_of_all_that_the_file_says(tmp_path, home):
+    file = tmp_path / "own.yaml"
+    datasets = {"twofold": {"epochs": 4, "one.n_interests": 3, "two.hidden_size": 24}}
+    file.write_text(yaml.safe_dump({**TINY, "datasets": datasets, "curves": []}, sort_keys=False))
+    given = ["--which", str(file), "--out", "x", *home[1][4:]]
+    args = experiments.parser().parse_args([*given, "--set", "n_interests=5", "--max_epochs", "2"])
+    cases = read(str(file)).asked_for(args).cases()
+    found = {case["name"]: case["resolved"] for case in cases}
+    assert [found[name]["n_interests"] for name in ("one", "two")] == [5, 5]
+    assert found["two"]["hidden_size"] == 24
+    assert {one["epochs"] for one in found.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("a: [", "no YAML file"), ("", "must hold title"), ("3", "got 3")]
+)
+def test_a_file_that_holds_no_settings_is_one_error(tmp_path, text, says):
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=says):
+        read(str(file))
 
 
 def test_some_of_the_runs_may_be_asked_for(home):
@@ -159,15 +187,15 @@ def test_some_of_the_runs_may_be_asked_for(home):
 
 def test_what_is_common_need_be_known_to_some_run_of_the_file_alone(home):
     args = experiments.parser().parse_args([*home[1], "--runs", "other"])
-    experiment = replace(read(args.which[0]), common={"topk": [5], "interest_routing": "max"})
+    experiment = replace(read(args.which[0]), common={"topk": [5, 10], "interest_routing": "max"})
     assert {case["name"] for case in experiment.asked_for(args).cases()} == {"other"}
 
 
 def test_what_a_search_has_found_is_taken_from_the_folder_that_the_file_names(tmp_path, home):
     file = tmp_path / "with.yaml"
-    file.write_text(yaml.safe_dump({**TINY, "params": "somewhere"}, sort_keys=False))
+    file.write_text(yaml.safe_dump({**TINY, "params": "tuned"}, sort_keys=False))
     experiment = read(str(file))
-    assert experiment.params == defaults.properties_folder() / "somewhere"
+    assert experiment.params == defaults.properties_folder() / "tuned"
     found = tmp_path / "params" / "twofold"
     found.mkdir(parents=True)
     (found / "ComiRecSA.yaml").write_text("learning_rate: 0.125")
@@ -175,6 +203,10 @@ def test_what_a_search_has_found_is_taken_from_the_folder_that_the_file_names(tm
     args.params = str(tmp_path / "params")
     cases = experiment.asked_for(args).cases()
     assert [case["resolved"]["learning_rate"] for case in cases[:3]] == [0.125, 0.125, 0.001]
+
+
+def run_with(**more):
+    return {"runs": {"a": {"model": "GRU4Rec", **more}}, "curves": []}
 
 
 def broken(tmp_path, **more):
@@ -187,10 +219,37 @@ def broken(tmp_path, **more):
     ("more", "says"),
     [
         ({"run": {}}, "broken.yaml: run is none of common, curves, datasets"),
+        ({"title": 3}, "broken.yaml: title must be a text, got 3"),
+        ({"seeds": 3}, "broken.yaml: seeds must be a list of whole numbers, got 3"),
+        ({"seeds": []}, "broken.yaml: seeds must be a list of whole numbers, got []"),
+        ({"seeds": "12"}, "broken.yaml: seeds must be a list of whole numbers, got '12'"),
+        ({"runs": ["a"]}, "broken.yaml: runs must hold settings by name"),
+        ({"runs": {}}, "broken.yaml: runs must hold settings by name"),
+        ({"datasets": ["twofold"]}, "broken.yaml: datasets must hold settings by name"),
+        ({"datasets": {"twofold": [1]}}, "broken.yaml: datasets: twofold must hold settings"),
+        ({"common": None}, "broken.yaml: common must hold settings, got None"),
+        ({"curves": {"x": "a"}}, "broken.yaml: curves must be a list"),
+        ({"curves": [{"label": "a"}]}, "broken.yaml: curves must each have an x"),
+        ({"curves": [{"x": "n_interests", "paper": [1]}]}, "broken.yaml: curves: paper must hold a number"),
+        ({"metrics": "recall@5"}, "broken.yaml: metrics must be a list as [recall@10, recall@50]"),
+        ({"metrics": ["recall@7"]}, "broken: metrics: recall@7 is not measured; measured are recall@5"),
+        ({"max_epochs": 0}, "broken.yaml: max_epochs must be a whole number from 1, got 0"),
+        ({"params": "nowhere"}, "broken.yaml: params must be a folder in properties/, got 'nowhere'"),
+        (run_with(seeds=1), "broken.yaml: runs: a: seeds must be a list of whole numbers, got 1"),
+        (run_with(seeds={"two": [1]}), "broken.yaml: runs: a: seeds: two is none of the datasets"),
+        (run_with(time_budget="x"), "broken.yaml: runs: a: time_budget must be seconds above 0, got 'x'"),
+        (run_with(hiden_size=3), "broken: runs: a: hiden_size: unknown key"),
+        (
+            {"runs": {"a|b": {"model": "GRU4Rec"}}, "curves": []},
+            "broken.yaml: runs: a|b has ['|'] in its name",
+        ),
         ({"runs": {"a": {"n_interests": 1}}, "curves": []}, "broken.yaml: runs: a names no model"),
         ({"curves": [{"x": "n_interests", "runs": ["b"]}]}, "broken.yaml: curves: b is none of the runs"),
         ({"curves": [{"y": "n_interests", "x": "a"}]}, "broken.yaml: curves: y is none of label, paper"),
-        ({"runs": {"a.b": {"model": "GRU4Rec"}}, "curves": []}, "broken.yaml: runs: a.b has a dot"),
+        (
+            {"runs": {"a.b": {"model": "GRU4Rec"}}, "curves": []},
+            "broken.yaml: runs: a.b has ['.'] in its name",
+        ),
         ({"datasets": {"twofold": {"b.c": 1}}}, "broken.yaml: datasets: b.c is for none of the runs"),
         ({"common": {"train_batch_sise": 1}}, "train_batch_sise: unknown key"),
         ({"runs": {"a": {"model": "GRU4Rec", "n_interests": 1}}, "curves": []}, "n_interests: unknown key"),

@@ -65,7 +65,13 @@ def test_the_command_line_writes_every_models_times_and_ratios(trained, tmp_path
     assert f"{rows[1]['encode_ms']['p50']:.2f} ({ratio:.2f})" in text
     assert "12 test users" in text
     capsys.readouterr()
+    text = tmp_path / "text.pth"
+    text.write_text("no checkpoint")
     for wrong, says in (
+        ([*given, "--users", "0"], "--users: must be at least 1"),
+        ([*given, "-k", "0"], "-k: must be at least 1"),
+        (["--checkpoints", f"a={text}", "--out", "o"], "text.pth: no checkpoint of a trained model"),
+        (["--checkpoints", f"a/b={text}", "--out", "o"], "'a/b="),
         (["--checkpoints", "nothing", "--out", "o"], "'nothing' is no NAME=FILE"),
         (["--checkpoints", "a=none.pth", "--out", "o"], "none.pth"),
         (["--checkpoints", f"Pop={trained['Pop']}", "--out", "o"], "Pop is not known to be a dot product"),

@@ -187,6 +187,13 @@ def test_what_is_to_be_tried_is_tried_by_a_search_that_goes_on_too(given, tmp_pa
     assert third == {**first, "n_interests": 2}
 
 
+def test_what_can_no_longer_be_tried_is_an_error(given, capsys):
+    asked = [*given, "--model", "ComiRecDR", "--set", *SET, "--trials", "2"]
+    assert search.main(asked) == 0
+    assert search.main([*asked, "--try", "learning_rate=0.002"]) == 2
+    assert "--trials 2: 2 are done and 1 more are to be tried" in capsys.readouterr().err
+
+
 def test_what_cannot_be_tried_is_an_error(given, capsys):
     assert search.main([*given, "--model", "ComiRecSA", "--trials", "2", "--try", "learning_rat=0.002"]) == 2
     assert "--try learning_rat: in no model's space; there are " in capsys.readouterr().err

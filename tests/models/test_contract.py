@@ -73,7 +73,7 @@ def test_separation_adds_its_weight_times_the_mean_squared_cosine_of_the_targets
         model, train, _, _ = build(model_name, cyclic, negatives="all", interest_separation=weight)
         model.eval()
         batch = next(iter(train))
-        values.append(float(model.calculate_loss(batch)))
+        values.append(float(model.calculate_loss(batch).detach()))
         is_target = batch[TARGET_IDS] > 0
         interests = model.interests(batch, n_unseen=batch[TARGET_UNSEEN])[is_target]
     unit = torch.nn.functional.normalize(interests.double(), dim=-1)
