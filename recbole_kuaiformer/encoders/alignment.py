@@ -33,9 +33,9 @@ def left_aligned(
 def turned_round(tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
     """A right-aligned history with its items in the opposite order, in the same columns.
 
-    >>> tokens = torch.tensor([[0, 1, 2, 3], [5, 6, 7, 8]])[..., None]
+    >>> tokens = torch.tensor([[0.0, 1.0, 2.0, 3.0], [5.0, 6.0, 7.0, 8.0]])[..., None]
     >>> turned_round(tokens, valid=tokens[..., 0] > 0)[..., 0].tolist()
-    [[0, 3, 2, 1], [8, 7, 6, 5]]
+    [[0.0, 3.0, 2.0, 1.0], [8.0, 7.0, 6.0, 5.0]]
     """
     columns = torch.arange(valid.shape[1], device=valid.device)
     source = torch.where(valid, 2 * valid.shape[1] - 1 - valid.sum(1, keepdim=True) - columns, columns)
