@@ -88,7 +88,7 @@ def test_two_train_as_one(pairs, name):
 
 
 def test_some_step_leaves_process_1_without_a_window(pairs):
-    """Of 73 windows, each larger than a step is asked to be, all are alone in theirs."""
+    """Steps are asked to be so small that each of 73 windows is alone in one."""
     alone, (first, _) = pairs["hardly a window"]
     assert first["rows"] == alone["rows"] == [73, 2 * 73]
 
