@@ -43,6 +43,4 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
         keys["compression_block"] = max([keys["compression_block"], *(saved.get("compression_groups") or ())])
     if "initializer_range" in keys:  # embeddings began as RecBole's do
         keys["initializer_range"] = None
-    if "query_initializer_range" in keys:
-        keys["query_initializer_range"] = None
     return keys | dict(saved)

@@ -45,6 +45,15 @@ def two_interests(folder, *, n_users=300, per_cycle=12, length=24, name="twofold
     return write(folder, name, rows)
 
 
+def two_kinds(folder, *, n_users, length=15):
+    """``two_interests`` with items whose kind is their letter, and whose tags are several."""
+    path = two_interests(folder, n_users=n_users, length=length)
+    items = ["item_id:token\tkind:token\ttags:token_seq\tprice:float"]
+    items += [f"{letter}{i}\t{letter}\tx{i % 5} {letter}\t{i}" for letter in "ab" for i in range(12)]
+    (folder / "twofold" / "twofold.item").write_text("\n".join(items) + "\n")
+    return path
+
+
 def small(data_path, name, **more):
     """A configuration small enough for seconds."""
     return {

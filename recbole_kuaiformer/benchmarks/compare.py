@@ -30,6 +30,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     check_common,
     named,
 )
+from recbole_kuaiformer.benchmarks.comparison_summary import by_dataset
 from recbole_kuaiformer.config import SettingsError
 
 Rows = list[dict[str, Any]]
@@ -92,8 +93,7 @@ def plan(args: argparse.Namespace) -> list[Case]:
 
 def report(rows: Rows, *, out: Path, about: str) -> None:
     """Write the tables of every dataset in the rows."""
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        of_dataset = [row for row in rows if row["dataset"] == dataset]
+    for dataset, of_dataset in by_dataset(rows).items():
         texts = {
             "csv": comparison_tables.as_csv(of_dataset),
             "json": comparison_tables.as_json(of_dataset),
@@ -107,8 +107,7 @@ def report(rows: Rows, *, out: Path, about: str) -> None:
 def plot(rows: Rows, *, out: Path) -> list[Path]:
     """Write <dataset>.png of every dataset in the rows; returns those that were drawn."""
     drawn = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        of_dataset = [row for row in rows if row["dataset"] == dataset]
+    for dataset, of_dataset in by_dataset(rows).items():
         file = out / f"{dataset}.png"
         if comparison_plots.write(of_dataset, file=file, title=dataset):
             drawn.append(file)
@@ -126,8 +125,7 @@ def report_pairs(rows: Rows, *, runs: Path, out: Path) -> None:
         out: where the two files go.
     """
     found = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        of_dataset = [row for row in rows if row["dataset"] == dataset]
+    for dataset, of_dataset in by_dataset(rows).items():
         ranks = significance.ranks_by_model(of_dataset, out=runs)
         found += significance.compared(ranks, dataset=dataset)
     found = significance.corrected(found)

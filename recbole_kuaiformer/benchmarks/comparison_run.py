@@ -129,8 +129,7 @@ def user_mflops(run: Run) -> float | None:
         return None
     interaction = next(iter(run.test_data))[0].to(run.config["device"])
     run.model.eval()
-    with torch.no_grad():
-        return flops.counted(lambda: vectors.user_vectors(interaction)) / len(interaction) / 1e6
+    return flops.encoding_mflops(vectors, interaction)
 
 
 def _for_validation(config: Any) -> Any:

@@ -36,7 +36,6 @@ _OF_SOME_MODELS = {"loss_type", "reg_weight"}
 BUDGET_RULES = 2
 # Keys that came when there were results already, and the values at which a run is what it was without them.
 _LATER_KEYS = {"interest_separation": 0.0, "compression_end": "oldest", "query_initializer_range": None}
-_ALWAYS = object()
 _DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
@@ -240,7 +239,7 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     budget = {"time_budget": request.time_budget, "seed": seed, "files": _digest(Path(config["data_path"]))}
     if request.time_budget is not None:
         budget["rules"] = BUDGET_RULES
-    told = {key: value for key, value in decisive.items() if value != _LATER_KEYS.get(key, _ALWAYS)}
+    told = {key: value for key, value in decisive.items() if (key, value) not in _LATER_KEYS.items()}
     whole = json.dumps({**told, **budget}, sort_keys=True)
     return {
         "kind": "run",

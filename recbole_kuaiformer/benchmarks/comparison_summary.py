@@ -19,6 +19,14 @@ SHOWN = {
 }  # fmt: skip
 
 
+def by_dataset(rows: Rows) -> dict[str, Rows]:
+    """The rows of each dataset, in their order."""
+    found: dict[str, Rows] = {}
+    for row in rows:
+        found.setdefault(row["dataset"], []).append(row)
+    return found
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean and sample standard deviation; the latter is None of a single value."""

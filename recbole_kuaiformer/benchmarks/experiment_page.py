@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from recbole_kuaiformer.benchmarks import comparison_tables, measuring
+from recbole_kuaiformer.benchmarks.comparison_summary import by_dataset
 from recbole_kuaiformer.benchmarks.experiment_plan import Experiment
 
 Rows = list[dict[str, Any]]
@@ -25,8 +26,7 @@ def page(rows: Rows, *, experiment: Experiment, command: str, plots: Sequence[Pa
     """
     parts = [f"# {experiment.title}", f"**Question.** {experiment.question}", _protocol(experiment)]
     parts += ["**Command.**", f"```\n{command}\n```", _runs(experiment)]
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        of_dataset = [row for row in rows if row["dataset"] == dataset]
+    for dataset, of_dataset in by_dataset(rows).items():
         text = comparison_tables.as_markdown(of_dataset, dataset=dataset, about="")
         parts.append(text.replace("\n## ", "\n### ").replace("# ", "## ", 1).strip())
         parts += [

@@ -117,8 +117,7 @@ class Experiment:
             raise SettingsError(f"{self.name}: nothing runs on {dataset}; look at datasets and seeds")
         models = {name: str(self.runs[name]["model"]) for name in seeds if seeds[name]}
         requests = {name: self._request(name, dataset) for name in models}
-        for request in [*requests.values()][:1]:
-            check_common(request, models=self.models, datasets=[dataset])
+        check_common(next(iter(requests.values())), models=self.models, datasets=[dataset])
         found = [
             self._case(name, dataset, seed=seed, request=requests[name])
             for seed in dict.fromkeys(seed for some in seeds.values() for seed in some)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks.comparison_plots import DASHES, MARKERS
-from recbole_kuaiformer.benchmarks.comparison_summary import Spread
+from recbole_kuaiformer.benchmarks.comparison_summary import Rows, Spread, by_dataset
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.experiment_plan import Curve, Experiment
 from recbole_kuaiformer.benchmarks.tables import COLOURS
@@ -19,7 +19,7 @@ PANEL, HEIGHT = 4.2, 3.6  # inches
 SPAN_OF_LOG = 8  # an axis whose last value is so many times its first is logarithmic
 
 
-def write(rows: Sequence[Row], *, experiment: Experiment, folder: Path) -> list[Path]:
+def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
     """<dataset>-curves.png for each dataset; the files, none without matplotlib or without curves."""
     try:
         import matplotlib as mpl
@@ -29,8 +29,8 @@ def write(rows: Sequence[Row], *, experiment: Experiment, folder: Path) -> list[
     from matplotlib import pyplot
 
     files = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        finished = [row for row in rows if row["dataset"] == dataset and "failed" not in row]
+    for dataset, of_dataset in by_dataset(rows).items():
+        finished = [row for row in of_dataset if "failed" not in row]
         curves = [
             one for one in experiment.curves if points(finished, curve=one, metric=experiment.metrics[0])
         ]

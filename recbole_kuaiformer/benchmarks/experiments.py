@@ -22,6 +22,7 @@ from recbole_kuaiformer.benchmarks import (
     experiment_plots,
     running,
 )
+from recbole_kuaiformer.benchmarks.comparison_settings import Case
 from recbole_kuaiformer.benchmarks.experiment_plan import Experiment, known_experiments, read
 from recbole_kuaiformer.config import SettingsError
 
@@ -50,24 +51,22 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def planned(args: argparse.Namespace) -> list[Experiment]:
-    """The experiments that the command line asks for, every setting checked.
+def planned(args: argparse.Namespace) -> list[tuple[Experiment, list[Case]]]:
+    """The experiments that the command line asks for and their runs, every setting checked.
 
     Raises:
         SettingsError: there is no such experiment, or something in it is wrong.
     """
     found = [read(name).asked_for(args) for name in args.which]
-    for experiment in found:
-        experiment.cases()
-    return found
+    return [(experiment, experiment.cases()) for experiment in found]
 
 
-def run(experiment: Experiment, *, out: Path, command: str) -> Rows:
+def run(experiment: Experiment, cases: Sequence[Case], *, out: Path, command: str) -> Rows:
     """Run what has not been run yet; writes the tables after each run, plots and the page at the end."""
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
-    for row in comparison_grid.rows(experiment.cases(), out=out):
+    for row in comparison_grid.rows(cases, out=out):
         rows.append(row)
         compare.report(rows, out=folder, about=f"`{command}`")
     compare.report_pairs(rows, runs=out, out=folder)
@@ -89,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failed = False
-    for experiment in experiments:
+    for experiment, cases in experiments:
         print(f"{experiment.name}: {experiment.title}", flush=True)
         command = f"python -m recbole_kuaiformer.benchmarks.experiments {shlex.join(given)}"
-        failed |= running.failed(run(experiment, out=Path(args.out), command=command))
+        failed |= running.failed(run(experiment, cases, out=Path(args.out), command=command))
         print(Path(args.out) / experiment.name / f"{experiment.name}.md")
     return int(failed)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import (
     FlopCounterMode,
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import (
 )
 
 from recbole_kuaiformer.benchmarks import measuring
+from recbole_kuaiformer.models.dot_product import DotProductModel
 
 _ATEN = torch.ops.aten
 _FLASH = _ATEN._scaled_dot_product_flash_attention_for_cpu
@@ -41,6 +43,12 @@ def counted(work: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         work()
     return int(counter.get_total_flops())
+
+
+@torch.no_grad()
+def encoding_mflops(vectors: DotProductModel, interaction: Interaction) -> float:
+    """Millions of operations that encode a row of the interaction, on average, as they are padded in it."""
+    return counted(lambda: vectors.user_vectors(interaction)) / len(interaction) / 1e6
 
 
 class _Recorder(TorchDispatchMode):

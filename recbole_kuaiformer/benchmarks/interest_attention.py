@@ -26,7 +26,6 @@ class AttentionByRecency:
         """Begin to listen, if the model's encoder is KuaiFormer's; of other ones nothing is kept."""
         encoder = getattr(model, "encoder", None)
         if isinstance(encoder, KuaiFormerEncoder):
-            self._n_interests = encoder.n_interests
             last: Any = encoder.blocks[-1]
             last.attention.register_forward_pre_hook(self._add, with_kwargs=True)
 
@@ -49,8 +48,6 @@ class AttentionByRecency:
     def _add(self, attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         weights = attention.weights(*args, **kwargs).mean(1)  # [B, S, T]
         n_history = weights.shape[2] - weights.shape[1]  # one target: all queries are its own
-        if weights.shape[1] != self._n_interests or n_history < 1:
-            return
         seen = kwargs["bias"][:, 0, 0, :n_history] == 0
         newest_first = weights[:, :, :n_history].sum(0).flip(-1).double()
         counts = seen.sum(0).flip(-1).double()

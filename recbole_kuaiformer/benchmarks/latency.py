@@ -79,14 +79,13 @@ def load(checkpoint: Path, *, n_users: int) -> Served:
     batch = Interaction(users).to(config["device"])
     with torch.no_grad():
         index, _ = build_index("auto", vectors.item_vectors().detach().contiguous())
-        n_flops = flops.counted(lambda: vectors.user_vectors(batch))
     return Served(
         encode=vectors.user_vectors,
         index=index,
         requests=[batch[row : row + 1] for row in range(len(batch))],
         batch=batch,
         parameters=sum(values.numel() for values in model.parameters()),
-        mflops=n_flops / len(batch) / 1e6,
+        mflops=flops.encoding_mflops(vectors, batch),
     )
 
 

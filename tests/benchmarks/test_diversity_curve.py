@@ -21,10 +21,7 @@ def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         worlds.at_home(patch, home)
-        path = worlds.two_interests(home / "data", n_users=N_USERS, length=15)
-        items = ["item_id:token\tkind:token\ttags:token_seq\tprice:float"]
-        items += [f"{letter}{i}\t{letter}\tx{i % 5} {letter}\t{i}" for letter in "ab" for i in range(12)]
-        (home / "data" / "twofold" / "twofold.item").write_text("\n".join(items) + "\n")
+        path = worlds.two_kinds(home / "data", n_users=N_USERS)
         given = worlds.small_for(
             "ComiRecSA", path, "twofold", epochs=4, topk=[K], valid_metric="NDCG@5", eval_batch_size=16
         )

@@ -149,10 +149,7 @@ def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         worlds.at_home(patch, home)
-        path = worlds.two_interests(home / "data", n_users=N_USERS, length=15)
-        items = ["item_id:token\tkind:token"]
-        items += [f"{letter}{i}\t{letter}" for letter in "ab" for i in range(12)]
-        (home / "data" / "twofold" / "twofold.item").write_text("\n".join(items) + "\n")
+        path = worlds.two_kinds(home / "data", n_users=N_USERS)
         files, results = {}, {}
         for model, more in (("KuaiFormer", {"n_interests": 2}), ("SASRec", {})):
             given = {"data_path": path, "show_progress": False, "load_col": None}
