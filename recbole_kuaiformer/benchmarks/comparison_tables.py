@@ -26,6 +26,15 @@ COST_TITLES = {
     "cuda_peak_mib": "peak GPU memory, MiB", "parameters": "parameters", "user_mflops": "MFLOP a user",
     "valid_score": "valid score",
 }  # fmt: skip
+# What LaTeX takes for a command, each as it is written to be printed.
+_LATEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "_&%$#{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
 # Settings that differ by nature, or that the table shows anyhow.
 _NOT_SETTINGS = (
     "model",
@@ -166,7 +175,7 @@ def _latex(line: Line, name: str, *, best: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("_", r"\_").replace("&", r"\&").replace("%", r"\%")
+    return text.translate(_LATEX)
 
 
 def title(metric: str) -> str:

@@ -96,6 +96,13 @@ def test_latex_reads_back_and_the_best_of_each_column_is_bold():
                 assert (r"\mathbf" in row[column]) == (mean == best)
 
 
+def test_latex_prints_every_sign_of_a_name():
+    name = r"50 % & a_b #1 $x$ {y} ~ ^ \z"
+    row = {**run("A", 1, kept=values(0.1)), "name": name}
+    printed = r"50 \% \& a\_b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    assert printed + " & $" in as_latex([row], dataset="d")
+
+
 def test_markdown_says_what_is_missing_and_what_failed():
     text = as_markdown(ROWS, dataset="d_1", about="about")
     assert "| Pop | n/a | n/a | n/a |" in text
