@@ -62,7 +62,17 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--per_user", choices=("True", "False"), default="True", help="save every user's ranks"
     )
+    add_published(options)
     return options
+
+
+def add_published(options: argparse.ArgumentParser) -> None:
+    """The option of both commands that takes runs from files."""
+    options.add_argument(
+        "--published", nargs="+", action="extend", default=[], metavar="FILE",
+        help="<dataset>.json of earlier comparisons: their runs are taken where they are the same as runs "
+        "asked for, and not run again",
+    )  # fmt: skip
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
@@ -153,12 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     try:
         cases = plan(args)
+        known = comparison_grid.published(args.published)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
-    for row in comparison_grid.rows(cases, out=out):
+    for row in comparison_grid.rows(cases, out=out, known=known):
         rows.append(row)
         report(rows, out=out, about=about(given))
     report_pairs(rows, runs=out, out=out)

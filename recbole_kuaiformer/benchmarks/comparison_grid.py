@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks import running
+from recbole_kuaiformer.config import SettingsError
 
 Case = dict[str, Any]
 Row = dict[str, Any]
@@ -32,8 +34,38 @@ def folder_of(case: Case, *, out: Path) -> Path:
     return out.joinpath("runs", case["dataset"], name)
 
 
-def rows(cases: Sequence[Case], *, out: Path) -> Iterator[Row]:
+def published(files: Iterable[str]) -> dict[str, Row]:
+    """The finished runs that earlier comparisons' <dataset>.json hold, by identity.
+
+    Args:
+        files: as ``compare.report`` writes them; a run that several hold is the first one's.
+
+    Raises:
+        SettingsError: a file cannot be read or has another form.
+    """
+    found: dict[str, Row] = {}
+    for name in files:
+        try:
+            runs = json.loads(Path(name).read_text(encoding="utf-8"))["runs"]
+            finished = {
+                row["identity"]: {**row, "published": Path(name).name} for row in runs if "failed" not in row
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise SettingsError(
+                f"--published {name}: not the <dataset>.json of a comparison ({reason})"
+            ) from error
+        found = {**finished, **found}
+    return found
+
+
+def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = None) -> Iterator[Row]:
     """Each run's row, in order: an earlier one where it was finished, else of a run now.
+
+    Args:
+        cases: the runs.
+        out: where they lie, finished or not.
+        known: rows from elsewhere by identity (``published``), taken where ``out`` has none.
 
     A run that fails is a row with ``failed``; it is tried again the next time. Says after each how far the
     whole is.
@@ -41,25 +73,30 @@ def rows(cases: Sequence[Case], *, out: Path) -> Iterator[Row]:
     finished: list[Row] = []
     began = time.perf_counter()
     for number, case in enumerate(cases, start=1):
-        row = earlier(case, out=out)
+        row = earlier(case, out=out, known=known)
         is_new = row is None
         if row is None:
             print(f"{number}/{len(cases)} {_title(case)} …", flush=True)
             row = _run(case, out=out)
         finished.append(row)
         state = f"failed: {row['failed']}" if "failed" in row else "done" if is_new else "was done"
-        left = time_left([one for one in cases[number:] if earlier(one, out=out) is None], finished=finished)
+        open_ = [one for one in cases[number:] if earlier(one, out=out, known=known) is None]
+        left = time_left(open_, finished=finished)
         spent = clock_time(time.perf_counter() - began)
         print(f"{number}/{len(cases)} {_title(case)} {state}; {spent} so far, about {left} to go", flush=True)
         yield row
 
 
-def earlier(case: Case, *, out: Path) -> Row | None:
-    """The row of this very run, if it was finished, with its users' ranks if they are asked for."""
+def earlier(case: Case, *, out: Path, known: Mapping[str, Row] | None = None) -> Row | None:
+    """The row of this very run, if it was finished, with its users' ranks if they are asked for.
+
+    One of ``known`` has no ranks.
+    """
     row = running.read(folder_of(case, out=out) / "run.json")
-    if not row or (case["per_user"] and not row["per_user"]):
-        return None
-    return {**_facts(case, out=out), **row}
+    if row and (row["per_user"] or not case["per_user"]):
+        return {**_facts(case, out=out), **row}
+    row = (known or {}).get(case["identity"], {})
+    return {**row, **_facts(case, out=out), "per_user": False} if row else None
 
 
 def _run(case: Case, *, out: Path) -> Row:

@@ -124,6 +124,16 @@ def warnings(rows: Rows) -> list[str]:
             f"{', '.join(partial)}: no numbers with history kept; RecBole always leaves a user's history out "
             "of the ranking of models that are not sequential, in validation too."
         )
+    from_file: dict[str, dict[str, int]] = {}
+    for row in finished:
+        if "published" in row:
+            counts = from_file.setdefault(row["published"], {})
+            counts[row["name"]] = counts.get(row["name"], 0) + 1
+    said += [
+        f"Runs taken from {file}, without the ranks of their users, so that no pair with them is tested: "
+        f"{_listed(counts)}."
+        for file, counts in from_file.items()
+    ]
     return said
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="key=value for every run whose model knows the key, run.key=value for one",
     )  # fmt: skip
+    compare.add_published(options)
     return options
 
 
@@ -61,12 +62,27 @@ def planned(args: argparse.Namespace) -> list[tuple[Experiment, list[Case]]]:
     return [(experiment, experiment.cases()) for experiment in found]
 
 
-def run(experiment: Experiment, cases: Sequence[Case], *, out: Path, command: str) -> Rows:
-    """Run what has not been run yet; writes the tables after each run, plots and the page at the end."""
+def run(
+    experiment: Experiment,
+    cases: Sequence[Case],
+    *,
+    out: Path,
+    command: str,
+    known: Mapping[str, dict[str, Any]] | None = None,
+) -> Rows:
+    """Run what has not been run yet; writes the tables after each run, plots and the page at the end.
+
+    Args:
+        experiment: what is asked.
+        cases: its runs.
+        out: folder of all results.
+        command: that asked, for the page.
+        known: runs from elsewhere, as ``comparison_grid.published`` gives them.
+    """
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
-    for row in comparison_grid.rows(cases, out=out):
+    for row in comparison_grid.rows(cases, out=out, known=known):
         rows.append(row)
         compare.report(rows, out=folder, about=f"`{command}`")
     compare.report_pairs(rows, runs=out, out=folder)
@@ -84,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(given)
     try:
         experiments = planned(args)
+        known = comparison_grid.published(args.published)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -91,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for experiment, cases in experiments:
         print(f"{experiment.name}: {experiment.title}", flush=True)
         command = f"python -m recbole_kuaiformer.benchmarks.experiments {shlex.join(given)}"
-        failed |= running.failed(run(experiment, cases, out=Path(args.out), command=command))
+        failed |= running.failed(run(experiment, cases, out=Path(args.out), command=command, known=known))
         print(Path(args.out) / experiment.name / f"{experiment.name}.md")
     return int(failed)
 

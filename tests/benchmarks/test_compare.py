@@ -154,6 +154,33 @@ def test_what_is_finished_is_not_run_again_and_a_changed_setting_is(grid, capsys
     assert [json.loads(file.read_text())["model"] for file in new] == ["Pop"]
 
 
+def test_runs_of_a_published_table_are_taken_and_a_changed_setting_is_run(grid, tmp_path, capsys):
+    table = tmp_path / "earlier" / "twofold.json"
+    table.parent.mkdir()
+    table.write_text(json.dumps({"runs": [*grid["rows"].values()]}))
+    given = [*grid["given"], "--out", str(tmp_path), "--published", str(table)]
+    assert compare.main([*given, "--models", "SASRec", "ComiRecSA", "Pop", "--set", "Pop.topk=[5,10]"]) == 0
+    said = capsys.readouterr().out
+    assert "1/3 twofold SASRec seed 1 was done" in said
+    assert "3/3 twofold Pop seed 1 done" in said
+    assert [file.parent.name.split("-")[0] for file in tmp_path.rglob("run.json")] == ["Pop"]
+    rows = {row["model"]: row for row in json.loads((tmp_path / "twofold.json").read_text())["runs"]}
+    assert rows["SASRec"]["readings"] == grid["rows"]["SASRec"]["readings"]
+    page = (tmp_path / "twofold.md").read_text()
+    assert "Runs taken from twofold.json, without the ranks of their users" in page
+    assert "tested: SASRec 1, ComiRecSA 1." in page
+    assert json.loads((tmp_path / "significance.json").read_text()) == []
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"runs": [{"model": "Pop"}]}'])
+def test_a_file_that_is_no_table_is_one_error_that_names_it(grid, tmp_path, capsys, text):
+    file = tmp_path / "wrong.json"
+    if text is not None:
+        file.write_text(text)
+    assert compare.main([*grid["given"], "--models", "Pop", "--published", str(file)]) == 2
+    assert f"--published {file}: not the <dataset>.json of a comparison" in capsys.readouterr().err
+
+
 class Unplugged(EpochClock):
     def begin(self, epoch):
         super().begin(epoch)
