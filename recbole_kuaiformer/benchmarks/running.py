@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -46,12 +49,30 @@ def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -
         process = subprocess.Popen(
             command, stdout=printed, stderr=subprocess.PIPE, text=True, cwd=place, env=environment()
         )
-        last = _last_line(process)
-        if process.wait():
+        with _ended_with(process):
+            last = _last_line(process)
+            process.wait()
+        if process.returncode:
             return [{**case, "failed": _reason(process.returncode, last=last)}]
         printed.seek(0)
         answer = json.loads(printed.read().strip().splitlines()[-1])
     return [{"kind": case["kind"], **row} for row in (answer if isinstance(answer, list) else [answer])]
+
+
+@contextlib.contextmanager
+def _ended_with(process: subprocess.Popen[str]) -> Iterator[None]:
+    """The process ends when what waits for it is interrupted or told to end: it holds its folder."""
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _reason(status: int, *, last: str) -> str:

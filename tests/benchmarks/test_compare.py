@@ -3,6 +3,10 @@
 import contextlib
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +120,30 @@ def test_a_run_that_is_killed_says_so(tmp_path):
     (row,) = running.measured({"kind": "run"}, module="doomed", folder=tmp_path)
     assert row["failed"].startswith("killed by signal 9")
     assert row["failed"].endswith("it had said last: epoch 7")
+
+
+def test_a_run_ends_with_the_comparison_that_is_told_to_end(tmp_path):
+    (tmp_path / "endless.py").write_text(
+        "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(300)"
+    )
+    code = (
+        "from pathlib import Path; from recbole_kuaiformer.benchmarks import running\n"
+        f"running.measured({{'kind': 'run'}}, module='endless', folder=Path({str(tmp_path)!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env=running.environment())
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.is_file() and pid.read_text())
+    parent.terminate()
+    assert parent.wait(timeout=60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def wait_until(holds, *, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_tables_pictures_and_tests_are_there(grid):
