@@ -1,6 +1,7 @@
 """The evaluator: the numbers of RecBole's own ranking, for every model, metric and reading."""
 
 from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 from recbole_kuaiformer.config import EvaluationSettings, SettingsError
 from recbole_kuaiformer.evaluation import collector, ranking
 from recbole_kuaiformer.index.base import TopK
-from recbole_kuaiformer.models.dot_product import VECTORS, ScoreMismatchError
+from recbole_kuaiformer.models.dot_product import VECTORS, ScoreMismatchError, check_scores
 from recbole_kuaiformer.plugin import MODELS
 from tests import worlds
 
@@ -284,6 +285,19 @@ def test_vectors_that_are_not_the_models_are_an_error(cyclic, monkeypatch):
     monkeypatch.setattr(model, "full_sort_predict", lambda batch: torch.zeros(len(batch), 39))
     with pytest.raises(ScoreMismatchError, match="scores 39 items, but it has 38 item vectors"):
         trainer.evaluate(test, load_best_model=False)
+
+
+def test_vectors_that_have_decayed_to_nearly_nothing_are_no_mismatch():
+    torch.manual_seed(0)
+    interests, items = torch.randn(50, 4, 64), torch.randn(30, 64)
+    items[7] *= 1e-24  # the squares of its parts are 0 in float32
+    exact = (interests.double() @ items.double().T).amax(1).float()
+    exact[:, 7] = 1e-7  # as another order of the same sums may come to
+    model = SimpleNamespace(full_sort_predict=lambda interaction: exact)
+    check_scores(model, None, interests=interests, items=items)
+    exact[:, 3] += 0.5
+    with pytest.raises(ScoreMismatchError, match="differ from full_sort_predict by up to 0.5 "):
+        check_scores(model, None, interests=interests, items=items)
 
 
 class OwnModel(BPR):
