@@ -34,23 +34,25 @@ def folder_of(case: Case, *, out: Path) -> Path:
     return out.joinpath("runs", case["dataset"], name)
 
 
-def published(files: Iterable[str]) -> dict[str, Row]:
+def published(files: Iterable[str], *, written: Iterable[Path] = ()) -> dict[str, Row]:
     """The finished runs that earlier comparisons' <dataset>.json hold, by identity.
 
     Args:
         files: as ``compare.report`` writes them; a run that several hold is the first one's.
+        written: files that will be written, of which none may be read here: runs not asked for would be lost.
 
     Raises:
-        SettingsError: a file cannot be read or has another form.
+        SettingsError: a file cannot be read, has another form or is among those written.
     """
     found: dict[str, Row] = {}
+    taken = {file.resolve() for file in written}
     for name in files:
+        if Path(name).resolve() in taken:
+            raise SettingsError(f"--published {name}: will be written; give another --out, or a copy of it")
         try:
             runs = json.loads(Path(name).read_text(encoding="utf-8"))["runs"]
-            finished = {
-                row["identity"]: {**row, "published": Path(name).name} for row in runs if "failed" not in row
-            }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            finished = {row["identity"]: _whole(row, name=name) for row in runs if "failed" not in row}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise SettingsError(
                 f"--published {name}: not the <dataset>.json of a comparison ({reason})"
@@ -59,19 +61,31 @@ def published(files: Iterable[str]) -> dict[str, Row]:
     return found
 
 
+def _whole(row: Row, *, name: str) -> Row:
+    """A row of a file, with all that tables read of it, and the file that it is first from."""
+    for key in ("seconds", "test_users", "valid_reading", "valid_score", "train_seconds"):
+        row[key]
+    for metrics in row["readings"].values():
+        metrics.items()
+    return {"published": name, **row}
+
+
 def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = None) -> Iterator[Row]:
     """Each run's row, in order: an earlier one where it was finished, else of a run now.
 
     Args:
         cases: the runs.
         out: where they lie, finished or not.
-        known: rows from elsewhere by identity (``published``), taken where ``out`` has none.
+        known: rows from elsewhere by identity (``published``), without ranks, taken where ``out`` has none.
 
     A run that fails is a row with ``failed``; it is tried again the next time. Says after each how far the
     whole is.
     """
     finished: list[Row] = []
     began = time.perf_counter()
+    if known is not None:
+        n_taken = sum("published" in (earlier(case, out=out, known=known) or {}) for case in cases)
+        print(f"{n_taken} of {len(cases)} runs are taken from published tables", flush=True)
     for number, case in enumerate(cases, start=1):
         row = earlier(case, out=out, known=known)
         is_new = row is None
@@ -79,7 +93,8 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
             print(f"{number}/{len(cases)} {_title(case)} …", flush=True)
             row = _run(case, out=out)
         finished.append(row)
-        state = f"failed: {row['failed']}" if "failed" in row else "done" if is_new else "was done"
+        state = "done" if is_new else f"taken from {row['published']}" if "published" in row else "was done"
+        state = f"failed: {row['failed']}" if "failed" in row else state
         open_ = [one for one in cases[number:] if earlier(one, out=out, known=known) is None]
         left = time_left(open_, finished=finished)
         spent = clock_time(time.perf_counter() - began)
@@ -88,10 +103,7 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
 
 
 def earlier(case: Case, *, out: Path, known: Mapping[str, Row] | None = None) -> Row | None:
-    """The row of this very run, if it was finished, with its users' ranks if they are asked for.
-
-    One of ``known`` has no ranks.
-    """
+    """The row of this very run, if it was finished, with ranks if asked for; or that of ``known``."""
     row = running.read(folder_of(case, out=out) / "run.json")
     if row and (row["per_user"] or not case["per_user"]):
         return {**_facts(case, out=out), **row}

@@ -130,8 +130,8 @@ def warnings(rows: Rows) -> list[str]:
             counts = from_file.setdefault(row["published"], {})
             counts[row["name"]] = counts.get(row["name"], 0) + 1
     said += [
-        f"Runs taken from {file}, without the ranks of their users, so that no pair with them is tested: "
-        f"{_listed(counts)}."
+        f"Runs taken from {file}, with what they cost on its machine and day, and without the ranks of their "
+        f"users, so that no pair with these models is tested: {_listed(counts)}."
         for file, counts in from_file.items()
     ]
     return said

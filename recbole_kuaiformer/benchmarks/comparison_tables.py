@@ -33,6 +33,12 @@ _LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "[": "{[}",  # after \\ these two would be read as its options
+        "*": "{*}",
     }
 )
 # Settings that differ by nature, or that the table shows anyhow.

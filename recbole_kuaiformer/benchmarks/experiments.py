@@ -100,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(given)
     try:
         experiments = planned(args)
-        known = comparison_grid.published(args.published)
+        folders = [Path(args.out) / experiment.name for experiment, _ in experiments]
+        every = [case for _, cases in experiments for case in cases]
+        known = compare.published(args.published, folders=folders, cases=every)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from recbole_kuaiformer.benchmarks import measuring
 Rows = list[dict[str, Any]]
 Result = dict[str, Any]  # {"case": …, "rows": …, "seconds": …}
 
+SECONDS_TO_END = 10.0  # of a process that is told to, before it is killed
 PROGRESS = "progress: "  # lines of a case's stderr that begin so are shown while it runs
 
 
@@ -44,7 +45,11 @@ def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -
         folder: where the process works in the empty folder's place, and what it wrote there stays.
     """
     command = [sys.executable, "-m", module, json.dumps(case)]
-    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile("w+") as printed:
+    with (
+        _exiting_when_told(),
+        tempfile.TemporaryDirectory() as empty,
+        tempfile.TemporaryFile("w+") as printed,
+    ):
         place = folder or empty
         process = subprocess.Popen(
             command, stdout=printed, stderr=subprocess.PIPE, text=True, cwd=place, env=environment()
@@ -60,19 +65,37 @@ def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -
 
 
 @contextlib.contextmanager
-def _ended_with(process: subprocess.Popen[str]) -> Iterator[None]:
-    """The process ends when what waits for it is interrupted or told to end: it holds its folder."""
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def _exiting_when_told() -> Iterator[None]:
+    """SIGTERM is an exit that cleans up, unless it is ignored; in the main thread, where alone it can be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextlib.contextmanager
+def _ended_with(process: subprocess.Popen[str]) -> Iterator[None]:
+    """The process ends when what waits for it is interrupted or told to end: it writes into its folder."""
+    try:
+        yield
+    except KeyboardInterrupt:  # which a terminal sends to the process as well
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+        raise
+    finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+            process.terminate()
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _reason(status: int, *, last: str) -> str:

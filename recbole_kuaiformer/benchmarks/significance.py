@@ -156,11 +156,16 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def ranks_by_model(rows: Sequence[Mapping[str, Any]], *, out: Path) -> dict[str, list[UserRanks]]:
-    """The saved ranks of the finished runs of one dataset."""
+    """The saved ranks of the finished runs of one dataset.
+
+    Nothing of a model of which a run is from a published table: the ranks of its other seeds would be
+    compared with those of all seeds of another.
+    """
     held: dict[str, list[UserRanks]] = {}
+    partial = {row["name"] for row in rows if "published" in row}
     for row in rows:
         file = out / row["folder"] / "ranks.npz"
-        if "failed" not in row and file.is_file():
+        if "failed" not in row and row["name"] not in partial and file.is_file():
             held.setdefault(row["name"], []).append(UserRanks.load(file))
     return held
 

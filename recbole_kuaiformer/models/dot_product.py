@@ -139,10 +139,10 @@ def check_scores(model: Any, interaction: Interaction, *, interests: Tensor, ite
             "vectors; a row too many may belong to a mask token. Set evaluator: recbole"
         )
     ours = torch.stack([interests[:, r] @ items.T for r in range(interests.shape[1])]).amax(0)
-    lengths = interests.norm(dim=-1).amax(1)[:, None] * items.norm(dim=-1)
+    # In float64: of an item that has decayed to 1e-30 the length would be 0, and no difference allowed.
+    lengths = interests.double().norm(dim=-1).amax(1)[:, None] * items.double().norm(dim=-1)
+    allowed = 1e-4 * theirs.abs() + 2e-5 * lengths + torch.finfo(torch.float32).tiny
     difference = (ours - theirs).abs()[:, 1:]
-    # The last part for vectors that have decayed to nearly nothing, whose own length underflows to 0.
-    allowed = 1e-4 * theirs.abs() + 2e-5 * lengths + 1e-6 * theirs.abs().amax(1, keepdim=True)
     if bool((difference <= allowed[:, 1:]).all()):
         return
     raise ScoreMismatchError(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from recbole.quick_start import run_recbole
 
-from recbole_kuaiformer.benchmarks import compare, comparison_run, running
+from recbole_kuaiformer.benchmarks import compare, comparison_grid, comparison_run, running, significance
 from recbole_kuaiformer.benchmarks.comparison_settings import Request, case
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
@@ -182,30 +182,70 @@ def test_what_is_finished_is_not_run_again_and_a_changed_setting_is(grid, capsys
     assert [json.loads(file.read_text())["model"] for file in new] == ["Pop"]
 
 
-def test_runs_of_a_published_table_are_taken_and_a_changed_setting_is_run(grid, tmp_path, capsys):
-    table = tmp_path / "earlier" / "twofold.json"
-    table.parent.mkdir()
-    table.write_text(json.dumps({"runs": [*grid["rows"].values()]}))
-    given = [*grid["given"], "--out", str(tmp_path), "--published", str(table)]
-    assert compare.main([*given, "--models", "SASRec", "ComiRecSA", "Pop", "--set", "Pop.topk=[5,10]"]) == 0
+def published(grid, folder, change=dict):
+    """A table of the runs that the grid made, in a folder of its own."""
+    folder.mkdir()
+    file = folder / "twofold.json"
+    file.write_text(json.dumps({"runs": [change(row) for row in grid["rows"].values()]}))
+    return file
+
+
+def test_runs_of_a_published_table_are_taken_and_changed_or_failed_ones_are_run(grid, tmp_path, capsys):
+    table = published(grid, tmp_path / "earlier")
+    other = published(grid, tmp_path / "other", lambda row: {**row, "readings": {}})
+    out = tmp_path / "out"
+    given = [*grid["given"], "--out", str(out), "--published", str(table), str(other)]
+    given += ["--set", "Pop.topk=[5,10]", "GRU4Rec.num_layers=0"]
+    assert compare.main([*given, "--models", "SASRec", "ComiRecSA", "Pop", "GRU4Rec"]) == 1
     said = capsys.readouterr().out
-    assert "1/3 twofold SASRec seed 1 was done" in said
-    assert "3/3 twofold Pop seed 1 done" in said
-    assert [file.parent.name.split("-")[0] for file in tmp_path.rglob("run.json")] == ["Pop"]
-    rows = {row["model"]: row for row in json.loads((tmp_path / "twofold.json").read_text())["runs"]}
+    assert "2 of 4 runs are taken from published tables" in said
+    assert f"1/4 twofold SASRec seed 1 taken from {table}" in said
+    assert "3/4 twofold Pop seed 1 done" in said
+    assert "4/4 twofold GRU4Rec seed 1 failed" in said
+    assert [file.parent.name.split("-")[0] for file in out.rglob("run.json")] == ["Pop"]
+    rows = {row["model"]: row for row in json.loads((out / "twofold.json").read_text())["runs"]}
     assert rows["SASRec"]["readings"] == grid["rows"]["SASRec"]["readings"]
-    page = (tmp_path / "twofold.md").read_text()
-    assert "Runs taken from twofold.json, without the ranks of their users" in page
-    assert "tested: SASRec 1, ComiRecSA 1." in page
-    assert json.loads((tmp_path / "significance.json").read_text()) == []
+    page = (out / "twofold.md").read_text()
+    assert f"Runs taken from {table}, with what they cost on its machine and day" in page
+    assert "no pair with these models is tested: SASRec 1, ComiRecSA 1." in page
+    assert json.loads((out / "significance.json").read_text()) == []
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"runs": [{"model": "Pop"}]}'])
+def test_a_run_made_here_comes_before_a_published_one_and_is_not_tested_beside_it(grid, tmp_path):
+    table = published(grid, tmp_path / "earlier", lambda row: {**row, "readings": {}})
+    request = Request(common={}, data_path=grid["path"])
+    here = case("Pop", "twofold", seed=1, request=request)
+    folder = comparison_grid.folder_of(here, out=tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"per_user": True, "made": "here"}))
+    known = comparison_grid.published([str(table)])
+    known[here["identity"]] = {"published": str(table), "made": "there"}
+    row = comparison_grid.earlier(here, out=tmp_path, known=known)
+    assert (row["made"], "published" in row) == ("here", False)
+    of_both = [grid["rows"]["SASRec"], {**grid["rows"]["SASRec"], "seed": 2, "published": str(table)}]
+    assert set(significance.ranks_by_model(of_both[:1], out=grid["out"])) == {"SASRec"}
+    assert significance.ranks_by_model(of_both, out=grid["out"]) == {}
+
+
+def test_a_published_table_is_not_written_over(grid, tmp_path, capsys):
+    table = published(grid, tmp_path / "out")
+    before = table.read_bytes()
+    given = [*grid["given"], "--models", "Pop", "--out", str(table.parent)]
+    assert compare.main([*given, "--published", str(tmp_path / "out" / ".." / "out" / "twofold.json")]) == 2
+    assert "will be written; give another --out" in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "{", "[]", '{"runs": [{"model": "Pop"}]}', '{"runs": [{"identity": "a"}]}', '{"runs": {"a": 1}}'],
+)
 def test_a_file_that_is_no_table_is_one_error_that_names_it(grid, tmp_path, capsys, text):
     file = tmp_path / "wrong.json"
     if text is not None:
         file.write_text(text)
-    assert compare.main([*grid["given"], "--models", "Pop", "--published", str(file)]) == 2
+    given = [*grid["given"], "--models", "Pop", "--out", str(tmp_path)]
+    assert compare.main([*given, "--published", str(file)]) == 2
     assert f"--published {file}: not the <dataset>.json of a comparison" in capsys.readouterr().err
 
 

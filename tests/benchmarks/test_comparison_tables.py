@@ -97,9 +97,10 @@ def test_latex_reads_back_and_the_best_of_each_column_is_bold():
 
 
 def test_latex_prints_every_sign_of_a_name():
-    name = r"50 % & a_b #1 $x$ {y} ~ ^ \z"
+    name = r"50 % & a_b #1 $x$ {y} ~ ^ \z [8] * < | >"
     row = {**run("A", 1, kept=values(0.1)), "name": name}
     printed = r"50 \% \& a\_b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    printed += r" {[}8] {*} \textless{} \textbar{} \textgreater{}"
     assert printed + " & $" in as_latex([row], dataset="d")
 
 

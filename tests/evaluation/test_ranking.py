@@ -289,15 +289,16 @@ def test_vectors_that_are_not_the_models_are_an_error(cyclic, monkeypatch):
 
 def test_vectors_that_have_decayed_to_nearly_nothing_are_no_mismatch():
     torch.manual_seed(0)
-    interests, items = torch.randn(50, 4, 64), torch.randn(30, 64)
-    items[7] *= 1e-24  # the squares of its parts are 0 in float32
-    exact = (interests.double() @ items.double().T).amax(1).float()
-    exact[:, 7] = 1e-7  # as another order of the same sums may come to
+    interests, items = (torch.nn.functional.normalize(torch.randn(n, 64), dim=-1) for n in (200, 30))
+    items[1:20] *= 1e-24  # the squares of their parts are 0 in float32
+    exact = (interests.double() @ items.double().T).float()
+    exact[:, 0] = -torch.inf  # nobody ranks the padding
     model = SimpleNamespace(full_sort_predict=lambda interaction: exact)
-    check_scores(model, None, interests=interests, items=items)
-    exact[:, 3] += 0.5
-    with pytest.raises(ScoreMismatchError, match="differ from full_sort_predict by up to 0.5 "):
-        check_scores(model, None, interests=interests, items=items)
+    assert (exact[:, 1:20] != (interests @ items.T)[:, 1:20]).any()  # rounded in another way
+    check_scores(model, None, interests=interests[:, None], items=items)
+    exact[3, 25] += 1e-3
+    with pytest.raises(ScoreMismatchError, match="differ from full_sort_predict by up to 0.001 "):
+        check_scores(model, None, interests=interests[:, None], items=items)
 
 
 class OwnModel(BPR):
