@@ -124,8 +124,9 @@ def test_what_windows_cannot_do_is_named(tmp_path, monkeypatch, given, message):
         Config("KuaiFormer", "x", config_dict=worlds.small("nowhere", "x", **given))
 
 
-def test_the_files_sign_for_nothing_works_on_the_command_line_too():
-    values = {"initializer_range": "~", "attributes": {}, "attribute_size": 4, "target_attributes": False}
+@pytest.mark.parametrize("nothing", ["~", "null"])
+def test_the_files_signs_for_nothing_work_on_the_command_line_too(nothing):
+    values = {"initializer_range": nothing, "attributes": {}, "attribute_size": 4, "target_attributes": False}
     assert AttributeSettings.read(values).initializer_range is None
-    with pytest.raises(SettingsError, match="attribute_size: must be int, got '~'"):
-        AttributeSettings.read({**values, "attribute_size": "~"})
+    with pytest.raises(SettingsError, match=f"attribute_size: must be int, got '{nothing}'"):
+        AttributeSettings.read({**values, "attribute_size": nothing})

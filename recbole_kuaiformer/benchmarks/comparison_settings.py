@@ -16,7 +16,7 @@ from recbole.config import Config
 from recbole.utils import ModelType, get_model
 
 from recbole_kuaiformer import checkpoint, defaults, plugin
-from recbole_kuaiformer.config import SettingsError, check_known_keys
+from recbole_kuaiformer.config import NOTHING, SettingsError, check_known_keys
 from recbole_kuaiformer.data.sequences import check_model
 
 Case = dict[
@@ -80,7 +80,7 @@ def assignments(
         name, is_there, value = text.partition("=")
         if not is_there or not name:
             raise SettingsError(f"{option}: {text!r} is no key=value")
-        parsed = None if value == "~" else value  # the rest RecBole reads as it reads its command line
+        parsed = None if value in NOTHING else value  # the rest RecBole reads as it reads its command line
         model, of_a_model, key = name.partition(".")
         if not of_a_model:
             common[name] = parsed

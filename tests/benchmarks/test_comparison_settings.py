@@ -68,7 +68,7 @@ def test_a_wrong_setting_is_an_error_before_anything_runs(path, tmp_path, capsys
 
 
 def test_values_may_hold_equal_signs_and_nothing():
-    assert assignments(["a=b=c", "x=~"], models=[]) == ({"a": "b=c", "x": None}, {})
+    assert assignments(["a=b=c", "x=~", "y=null"], models=[]) == ({"a": "b=c", "x": None, "y": None}, {})
 
 
 def test_a_key_of_some_models_passes_for_all(path):
