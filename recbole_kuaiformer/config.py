@@ -21,7 +21,7 @@ S = TypeVar("S", bound="Settings")
 
 # What becomes of the items a user already had: they stay in the ranking, or they leave it.
 READINGS = ("kept", "masked")
-NOTHING = ("~", "null")  # yaml's null on a command line; the first is a home folder to many shells, unquoted
+NOTHING = (None, "~", "null")  # yaml's null, on a command line too; there ~ unquoted is a home folder
 # Items that `compression: geometric` keeps as they are where recent_length does not say: the paper's number.
 GEOMETRIC_RECENT = 48
 
@@ -490,7 +490,7 @@ def _near(value: Any, known: Iterable[str]) -> str:
 def _cast(value: Any, hint: Any, *, key: str) -> Any:
     """The value in the annotated type; ints pass for floats, lists for tuples, nothing else is bent."""
     if get_origin(hint) in (Union, UnionType):
-        if (value is None or value in NOTHING) and NoneType in get_args(hint):
+        if value in NOTHING and NoneType in get_args(hint):
             return None  # RecBole's command line hands on yaml's null as a string
         (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
     origin = get_origin(hint) or hint

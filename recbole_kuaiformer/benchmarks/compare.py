@@ -75,18 +75,6 @@ def add_published(options: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def published(
-    files: Sequence[str], *, folders: Sequence[Path], cases: Sequence[Case]
-) -> dict[str, dict[str, Any]] | None:
-    """Runs of published tables by identity, none of them where tables will be written; None for no table.
-
-    Raises:
-        SettingsError: a file is none, or would be written.
-    """
-    written = [folder / f"{case['dataset']}.json" for folder in folders for case in cases]
-    return comparison_grid.published(files, written=written) if files else None
-
-
 def plan(args: argparse.Namespace) -> list[Case]:
     """Every run, a dataset's after one another, and of these the first seed of all models first.
 
@@ -175,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     try:
         cases = plan(args)
-        known = published(args.published, folders=[out], cases=cases)
+        known = comparison_grid.published(args.published, cases=cases, folders=[out])
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

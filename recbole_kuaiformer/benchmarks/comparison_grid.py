@@ -34,20 +34,25 @@ def folder_of(case: Case, *, out: Path) -> Path:
     return out.joinpath("runs", case["dataset"], name)
 
 
-def published(files: Iterable[str], *, written: Iterable[Path] = ()) -> dict[str, Row]:
-    """The finished runs that earlier comparisons' <dataset>.json hold, by identity.
+def published(
+    files: Sequence[str], *, cases: Iterable[Case] = (), folders: Sequence[Path] = ()
+) -> dict[str, Row] | None:
+    """The finished runs that earlier comparisons' <dataset>.json hold, by identity; None for no file.
 
     Args:
         files: as ``compare.report`` writes them; a run that several hold is the first one's.
-        written: files that will be written, of which none may be read here: runs not asked for would be lost.
+        cases: what will run, and
+        folders: where its tables go: none of them may be read here, as runs not asked for would be lost.
 
     Raises:
         SettingsError: a file cannot be read, has another form or is among those written.
     """
+    if not files:
+        return None
     found: dict[str, Row] = {}
-    taken = {file.resolve() for file in written}
+    written = {(folder / f"{case['dataset']}.json").resolve() for folder in folders for case in cases}
     for name in files:
-        if Path(name).resolve() in taken:
+        if Path(name).resolve() in written:
             raise SettingsError(f"--published {name}: will be written; give another --out, or a copy of it")
         try:
             runs = json.loads(Path(name).read_text(encoding="utf-8"))["runs"]
@@ -83,8 +88,10 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
     """
     finished: list[Row] = []
     began = time.perf_counter()
+    there = [earlier(case, out=out, known=known) for case in cases]
+    open_ = {case["identity"] for case, row in zip(cases, there) if row is None}
     if known is not None:
-        n_taken = sum("published" in (earlier(case, out=out, known=known) or {}) for case in cases)
+        n_taken = sum("published" in row for row in there if row)
         print(f"{n_taken} of {len(cases)} runs are taken from published tables", flush=True)
     for number, case in enumerate(cases, start=1):
         row = earlier(case, out=out, known=known)
@@ -93,13 +100,21 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
             print(f"{number}/{len(cases)} {_title(case)} …", flush=True)
             row = _run(case, out=out)
         finished.append(row)
-        state = "done" if is_new else f"taken from {row['published']}" if "published" in row else "was done"
-        state = f"failed: {row['failed']}" if "failed" in row else state
-        open_ = [one for one in cases[number:] if earlier(one, out=out, known=known) is None]
-        left = time_left(open_, finished=finished)
+        if "failed" not in row:
+            open_.discard(case["identity"])
+        left = time_left([one for one in cases[number:] if one["identity"] in open_], finished=finished)
         spent = clock_time(time.perf_counter() - began)
+        state = _state(row, is_new=is_new)
         print(f"{number}/{len(cases)} {_title(case)} {state}; {spent} so far, about {left} to go", flush=True)
         yield row
+
+
+def _state(row: Row, *, is_new: bool) -> str:
+    if "failed" in row:
+        return f"failed: {row['failed']}"
+    if "published" in row:
+        return f"taken from {row['published']}"
+    return "done" if is_new else "was done"
 
 
 def earlier(case: Case, *, out: Path, known: Mapping[str, Row] | None = None) -> Row | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -124,16 +125,12 @@ def warnings(rows: Rows) -> list[str]:
             f"{', '.join(partial)}: no numbers with history kept; RecBole always leaves a user's history out "
             "of the ranking of models that are not sequential, in validation too."
         )
-    from_file: dict[str, dict[str, int]] = {}
-    for row in finished:
-        if "published" in row:
-            counts = from_file.setdefault(row["published"], {})
-            counts[row["name"]] = counts.get(row["name"], 0) + 1
-    said += [
-        f"Runs taken from {file}, with what they cost on its machine and day, and without the ranks of their "
-        f"users, so that no pair with these models is tested: {_listed(counts)}."
-        for file, counts in from_file.items()
-    ]
+    for file in dict.fromkeys(row["published"] for row in finished if "published" in row):
+        counts = Counter(row["name"] for row in finished if row.get("published") == file)
+        said.append(
+            f"Runs taken from {file}, with what they cost on its machine and day, and without the ranks of "
+            f"their users, so that no pair with these models is tested: {_listed(counts)}."
+        )
     return said
 
 

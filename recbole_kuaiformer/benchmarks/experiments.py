@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         experiments = planned(args)
         folders = [Path(args.out) / experiment.name for experiment, _ in experiments]
         every = [case for _, cases in experiments for case in cases]
-        known = compare.published(args.published, folders=folders, cases=every)
+        known = comparison_grid.published(args.published, cases=every, folders=folders)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
