@@ -503,7 +503,9 @@ def _cast(value: Any, hint: Any, *, key: str) -> Any:
         return {}
     is_bool_for_int = origin is int and isinstance(value, bool)
     if not isinstance(value, origin) or is_bool_for_int:
-        raise SettingsError(f"{key}: must be {getattr(hint, '__name__', hint)}, got {value!r}")
+        in_brackets = isinstance(value, str) and value.startswith(("{", "[", "("))
+        written = " (as Python writes it on a command line, words in quotes)" if in_brackets else ""
+        raise SettingsError(f"{key}: must be {getattr(hint, '__name__', hint)}, got {value!r}{written}")
     if isinstance(value, Mapping):
         return dict(value)
     return value

@@ -28,6 +28,10 @@ from tests import worlds
             ["--attributes={'time_gap': {'n_buckets': '5'}}"],
             "attributes: time_gap: n_buckets must be a number",
         ),
+        (
+            ["--attributes={time_gap: {n_buckets: 5}}"],
+            "as Python writes it on a command line, words in quotes",
+        ),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
