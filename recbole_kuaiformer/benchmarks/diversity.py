@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recbole_kuaiformer.benchmarks.encoded_users import VALUES, Users, categories_of, users_of
+from recbole_kuaiformer.benchmarks.encoded_users import Users, users_of
+from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
 from recbole_kuaiformer.benchmarks.tables import COLOURS
 from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import READINGS, SettingsError
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.diversity")
     parser.add_argument("--checkpoint", required=True, help="of this package, or of RecBole")
-    parser.add_argument("--category", required=True, help="field of the items, token or token_seq")
+    parser.add_argument("--category", required=True, help="field of the .item file, token or token_seq")
     parser.add_argument("--value", choices=VALUES, default="first", help="which of several values counts")
     parser.add_argument("--out", required=True, help="folder of the results")
     parser.add_argument("-k", type=int, default=50, help="length of the lists")
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     try:
         users = users_of(Path(args.checkpoint), history=args.history)
-        categories = categories_of(users.item_feat, args.category, value=args.value)
+        categories = categories_of(users.dataset, args.category, value=args.value)
         rows = curve(users, categories=categories, k=args.k, pool=args.pool, weights=args.weights)
     except (SettingsError, CheckpointError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Test users of a trained checkpoint, encoded by its model; and what category an item is of."""
+"""Test users of a trained checkpoint, encoded by its model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from recbole_kuaiformer.models.dot_product import dot_product_model
 
-VALUES = ("first", "last", "most_common")  # of an item's several values
-
 
 @dataclass(frozen=True)
 class Users:
@@ -29,7 +27,7 @@ class Users:
         interests: [U, K, D]. targets: [U] item ids. items: [N, D], row 0 is padding.
         excluded: what leaves each user's list; None for nothing.
         history: items that each user has had.
-        item_feat: RecBole's features of the items.
+        dataset: RecBole's, of the checkpoint.
     """
 
     interests: Tensor
@@ -37,7 +35,7 @@ class Users:
     items: Tensor
     excluded: Exclusions | None
     history: Exclusions
-    item_feat: Any
+    dataset: Any
 
 
 class _Gathering:
@@ -87,7 +85,7 @@ def users_of(checkpoint: Path, *, history: str, watch: Callable[[Any], None] | N
         items,
         of_history if history == "masked" else None,
         of_history,
-        dataset.item_feat,
+        dataset,
     )
 
 
@@ -128,35 +126,3 @@ def named_checkpoints(given: Iterable[str]) -> dict[str, Path]:
             )
         files[name] = Path(file)
     return files
-
-
-def categories_of(item_feat: Any, field: str, *, value: str = "first") -> Tensor:
-    """A number for each item's category [N]; 0 where it is unknown.
-
-    Args:
-        item_feat: RecBole's features of the items.
-        field: a token or token_seq field of the .item file.
-        value: which of an item's several values counts: the first, the last, or the most common one in the
-            catalogue.
-
-    Raises:
-        SettingsError: there is no such field, or it is no token.
-    """
-    if item_feat is None or field not in item_feat:
-        loaded = [] if item_feat is None else [*item_feat.interaction]
-        raise SettingsError(f"--category: the items have no field {field!r}; loaded are {loaded} (load_col)")
-    values: Tensor = item_feat[field]
-    if values.is_floating_point():
-        raise SettingsError(f"--category: {field!r} holds numbers, not categories")
-    if values.ndim == 1:
-        return values.long()
-    values = values.long()
-    there = values > 0
-    if value == "most_common":
-        counts = torch.bincount(values[there], minlength=int(values.max()) + 1)
-        place = (counts[values] * there).argmax(1)
-    elif value == "last":
-        place = (torch.arange(values.shape[1]) * there).argmax(1)
-    else:
-        place = there.int().argmax(1)
-    return values.gather(1, place[:, None]).squeeze(1)

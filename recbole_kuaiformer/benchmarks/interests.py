@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks import interest_plots
-from recbole_kuaiformer.benchmarks.encoded_users import VALUES, categories_of, named_checkpoints, users_of
+from recbole_kuaiformer.benchmarks.encoded_users import named_checkpoints, users_of
 from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
 from recbole_kuaiformer.benchmarks.interest_facts import KINDS, Facts, as_row, facts
+from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
 from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import READINGS, SettingsError
+from recbole_kuaiformer.data.atomic_files import DataError
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's options."""
     options = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.interests")
     options.add_argument("--checkpoints", nargs="+", required=True, metavar="NAME=FILE")
-    options.add_argument("--category", required=True, help="field of the items, token or token_seq")
+    options.add_argument("--category", required=True, help="field of the .item file, token or token_seq")
     options.add_argument("--value", choices=VALUES, default="first", help="which of several values counts")
     options.add_argument("--out", required=True, help="folder of the results")
     options.add_argument("-k", type=int, default=50, help="length of the lists")
@@ -53,7 +55,7 @@ def look(args: argparse.Namespace) -> dict[str, Facts]:
         users = users_of(file, history=args.history, watch=attention.watch)
         if not 1 < args.k < len(users.items):
             raise SettingsError(f"-k {args.k}: must be between 2 and the {len(users.items) - 1} items")
-        categories = categories_of(users.item_feat, args.category, value=args.value)
+        categories = categories_of(users.dataset, args.category, value=args.value)
         if not bool((categories > 0).any()):
             raise SettingsError(f"--category: no item has a value in {args.category!r}")
         found[name] = facts(users, categories=categories, k=args.k)
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(given)
     try:
         found = look(args)
-    except (SettingsError, CheckpointError, FileNotFoundError) as error:
+    except (SettingsError, CheckpointError, DataError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     out = Path(args.out)

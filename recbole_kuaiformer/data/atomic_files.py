@@ -55,7 +55,7 @@ class AtomicFiles:
             is_augmented = self._list_field in fields
             self._check_presplit(is_augmented)
         self._check_attributes(
-            fields, self._header(self.folder / f"{self.token}.item"), is_augmented=is_augmented
+            fields, self.columns(self.folder / f"{self.token}.item"), is_augmented=is_augmented
         )
         return is_augmented
 
@@ -63,7 +63,12 @@ class AtomicFiles:
     def _list_field(self) -> str:
         return str(self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"])
 
-    def _header(self, file: Path) -> dict[str, str]:
+    def columns(self, file: Path) -> dict[str, str]:
+        """RecBole's type of each column that a file's header names; none where there is no file.
+
+        Raises:
+            DataError: a type is none of RecBole's.
+        """
         if not file.is_file():
             return {}
         with file.open(encoding=self.config["encoding"]) as lines:
@@ -86,7 +91,7 @@ class AtomicFiles:
             head, first = lines.readline().strip(), lines.readline().strip()
         if not head or not first:
             raise DataError(f"{file}: the file is empty; it needs a header line and at least one interaction")
-        fields = self._header(file)
+        fields = self.columns(file)
         if fields.get(self.config["TIME_FIELD"], "float") != "float":
             raise DataError(
                 f"{file}: column {self.config['TIME_FIELD']!r} (TIME_FIELD) must be of type float, "

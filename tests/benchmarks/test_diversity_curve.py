@@ -9,7 +9,7 @@ import torch
 from recbole.quick_start import run_recbole
 
 from recbole_kuaiformer.benchmarks import diversity
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.benchmarks.item_categories import categories_of
 from tests import worlds
 
 N_USERS, K = 40, 5
@@ -38,7 +38,7 @@ def _at_home(tmp_path, monkeypatch):
 def curve(trained, *, history="masked", categories=None, **more):
     users = diversity.users_of(trained[0], history=history)
     if categories is None:
-        categories = diversity.categories_of(users.item_feat, "kind")
+        categories = categories_of(users.dataset, "kind")
     return diversity.curve(
         users, categories=categories, **{"k": K, "pool": 12, "weights": [0.0, 0.02, 0.1, 100.0], **more}
     )
@@ -61,7 +61,7 @@ def test_a_large_lambda_takes_both_kinds_in_turn(trained):
 
 def test_lambda_is_in_units_of_the_scores(trained):
     users = diversity.users_of(trained[0], history="masked")
-    kinds = diversity.categories_of(users.item_feat, "kind")
+    kinds = categories_of(users.dataset, "kind")
     options = {"categories": kinds, "k": K, "pool": 12, "weights": [0.0, 0.01, 0.05, 0.2]}
     once = diversity.curve(users, **options)
     scaled = diversity.curve(replace(users, interests=8 * users.interests), **options)
@@ -82,22 +82,6 @@ def test_unknown_kinds_are_all_different(trained):
     assert {row["diversity"] for row in rows} == {1.0}
 
 
-def test_which_of_several_values_counts(trained):
-    feat = diversity.users_of(trained[0], history="kept").item_feat
-    kinds = diversity.categories_of(feat, "kind").tolist()
-    by_value = {name: diversity.categories_of(feat, "tags", value=name).tolist() for name in diversity.VALUES}
-    assert by_value["last"] == by_value["most_common"]
-    assert len(set(by_value["first"][1:])) == 5
-    assert len(set(zip(by_value["last"][1:], kinds[1:]))) == 2  # the letter, under another number
-
-
-@pytest.mark.parametrize(("field", "message"), [("price", "holds numbers"), ("colour", "no field 'colour'")])
-def test_a_field_that_is_no_category_is_an_error(trained, field, message):
-    feat = diversity.users_of(trained[0], history="kept").item_feat
-    with pytest.raises(SettingsError, match=message):
-        diversity.categories_of(feat, field)
-
-
 def test_the_command_line_writes_the_curve(trained, tmp_path, capsys):
     given = ["--checkpoint", str(trained[0]), "--out", str(tmp_path / "out"), "--weights", "0", "0.1"]
     assert diversity.main([*given, "--category", "kind", "-k", str(K), "--pool", "12"]) == 0
@@ -107,6 +91,6 @@ def test_the_command_line_writes_the_curve(trained, tmp_path, capsys):
     assert [{name: float(value) for name, value in row.items()} for row in read] == want
     assert np.isfinite([*want[1].values()]).all()
     assert diversity.main([*given, "--category", "nothing"]) == 2
-    assert "the items have no field 'nothing'" in capsys.readouterr().err
+    assert "has no field 'nothing'" in capsys.readouterr().err
     pytest.importorskip("matplotlib")
     assert (tmp_path / "out" / "diversity.png").read_bytes().startswith(b"\x89PNG")

@@ -11,10 +11,11 @@ import torch
 from recbole.quick_start import run_recbole
 
 from recbole_kuaiformer.benchmarks import interests
-from recbole_kuaiformer.benchmarks.encoded_users import Users, categories_of, users_of
+from recbole_kuaiformer.benchmarks.encoded_users import Users, users_of
 from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
 from recbole_kuaiformer.benchmarks.interest_facts import as_row, facts, kinds_of_targets
 from recbole_kuaiformer.benchmarks.interest_plots import LEAST_HISTORY, typical_user
+from recbole_kuaiformer.benchmarks.item_categories import categories_of
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from tests import worlds
 
@@ -31,7 +32,7 @@ def random_users(*, seed=0, n_interests=N_INTERESTS, masked=True):
         items=torch.randn(N_ITEMS, 8, generator=generator),
         excluded=history if masked else None,
         history=history,
-        item_feat=None,
+        dataset=None,
     )
 
 
@@ -172,7 +173,7 @@ def test_hits_are_those_of_the_evaluation(trained):
     files, results = trained
     for model, file in files.items():
         users = users_of(file, history="masked")
-        got = facts(users, categories=categories_of(users.item_feat, "kind"), k=5)
+        got = facts(users, categories=categories_of(users.dataset, "kind"), k=5)
         assert got.hits["all"] == pytest.approx(results[model]["recall@5_masked"], abs=5e-5)
         assert len(got.wins) == (2 if model == "KuaiFormer" else 1)
 
@@ -237,7 +238,7 @@ def test_the_command_line_writes_table_numbers_and_pictures(trained, tmp_path, c
         (["--checkpoints", "x", *given[3:]], "'x' is no NAME=FILE"),
         (
             ["--checkpoints", *named, "--category", "colour", "-k", "5", "--out", "o"],
-            "the items have no field 'colour'",
+            "has no field 'colour'",
         ),
         ([*given, "-k", "25"], "-k 25: must be between 2 and the 24 items"),
         (["--checkpoints", "a=none.pth", *given[3:]], "none.pth"),
