@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ Row = Mapping[str, Any]
 
 READING = "masked"  # that of most published figures
 PANEL, HEIGHT = 4.2, 3.6  # inches
+LETTERS = 55  # of the heading that fit above a panel
 SPAN_OF_LOG = 8  # an axis whose last value is so many times its first is logarithmic
 
 
@@ -40,7 +42,8 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
         figure = pyplot.figure(figsize=(PANEL * n_panels, HEIGHT), layout="constrained")
         for axis, curve in zip(figure.subplots(1, n_panels, squeeze=False)[0], curves):
             _panel(axis, finished, curve=curve, metrics=experiment.metrics)
-        figure.suptitle(f"{experiment.title}: {dataset}, history {READING}", fontsize=10)
+        heading = f"{experiment.title}: {dataset}, history {READING}"
+        figure.suptitle(textwrap.fill(heading, LETTERS * n_panels), fontsize=10)
         files.append(folder / f"{dataset}-curves.png")
         figure.savefig(files[-1], dpi=130)
         pyplot.close(figure)
@@ -66,33 +69,41 @@ def _are_numbers(found: Sequence[tuple[Any, Spread, str]]) -> bool:
     return all(not isinstance(x, str) for x, _, _ in found)
 
 
+def of_best(values: Sequence[float]) -> list[float]:
+    """Each value as a share of the largest, so that curves of different height can be laid on one another.
+
+    >>> of_best([0.2, 0.4])
+    [0.5, 1.0]
+    """
+    return [value / (max(values) or 1.0) for value in values]
+
+
 def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[str]) -> None:
     for number, metric in enumerate(metrics):
         found = points(rows, curve=curve, metric=metric)
+        best = max(spread.mean for _, spread, _ in found) or 1.0
         axis.errorbar(
             [x for x, _, _ in found],
-            [spread.mean for _, spread, _ in found],
-            yerr=[spread.std or 0.0 for _, spread, _ in found],
+            of_best([spread.mean for _, spread, _ in found]),
+            yerr=[(spread.std or 0.0) / best for _, spread, _ in found],
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
             linestyle=DASHES[(number + number // len(COLOURS)) % len(DASHES)],
             capsize=2,
-            label=title(metric),
+            label=f"{title(metric)}, best {best:.4f}",
         )
     found = points(rows, curve=curve, metric=metrics[0])
-    axis.set(xlabel=curve.label, ylim=(0, None))
-    axis.set_ylabel(f"ours ({READING})" if curve.paper else "")
+    axis.set(xlabel=curve.label, ylabel=f"share of the best ({READING})")
     axis.grid(alpha=0.3)
     if found and _are_numbers(found):
         _ticks(axis, sorted({*(x for x, _, _ in found), *(curve.paper or {})}))
         if curve.x not in rows[0]["resolved"]:  # a cost: the points need their names
-            for x, spread, name in found:
-                axis.annotate(name, (x, spread.mean), fontsize=7, xytext=(3, 4), textcoords="offset points")
+            for (x, _, name), y in zip(found, of_best([spread.mean for _, spread, _ in found])):
+                axis.annotate(name, (x, y), fontsize=7, xytext=(3, 4), textcoords="offset points")
     if curve.paper:
-        other = axis.twinx()
-        other.plot(*zip(*curve.paper.items()), color="#777777", marker="x", linestyle=":", label="paper")
-        other.set_ylabel("paper, training accuracy", color="#777777")
-        other.legend(loc="lower right", fontsize=7)
+        shares = of_best([*curve.paper.values()])
+        label = f"paper's training accuracy, best {max(curve.paper.values()):.3f}"
+        axis.plot([*curve.paper], shares, color="#777777", marker="x", linestyle=":", label=label)
     axis.legend(loc="best", fontsize=7)
 
 
