@@ -16,7 +16,9 @@ from recbole_kuaiformer.index.choose import build_index
 from recbole_kuaiformer.index.multi_interest import Exclusions, retrieve
 
 USERS_AT_ONCE = 1024
-KINDS = ("main", "minor", "new")
+KINDS = ("main", "minor", "new")  # of a target's category
+POPULARITY = ("head", "tail")  # of a target itself
+HEAD = 0.1  # share of the items, the most popular ones, that are the head
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,10 @@ class Facts:
         purity_merged: the same of the merged list.
         hits: by kind of target, the share of them in the merged list (HR@k). ``main`` is of the category
             that the user has had most items of, ``minor`` of another one that the user has had, ``new`` of
-            one that the user has not had; targets of unknown category count in ``all`` alone.
+            one that the user has not had; targets of unknown category count in none of these. ``head`` and
+            ``tail``: the target is one of the most popular tenth of the items, or of the others.
         targets: how many there are of each kind.
+        head: share of the merged lists' items that are of the most popular tenth of the items.
         k: length of the lists.
     """
 
@@ -47,6 +51,7 @@ class Facts:
     purity_merged: float
     hits: dict[str, float]
     targets: dict[str, int]
+    head: float
     k: int
 
     @property
@@ -92,7 +97,13 @@ def facts(users: Users, *, categories: Int64[Tensor, " N"], k: int) -> Facts:
     cosines = (torch.einsum("ukd,uld->ukl", unit, unit) * are_both).sum(0) / are_both.sum(0)
     is_hit = (merged.item_ids == users.targets[:, None]).any(1)
     kinds = kinds_of_targets(users.targets, history=users.history, categories=categories)
-    of_kind = {"all": torch.ones_like(is_hit), **{name: kinds == i for i, name in enumerate(KINDS)}}
+    is_head = head_of(users.history, n_items=len(users.items))
+    popular = is_head[users.targets]
+    of_kind = {
+        "all": torch.ones_like(is_hit),
+        **{name: kinds == i for i, name in enumerate(KINDS)},
+        **dict(zip(POPULARITY, (popular, ~popular))),
+    }
     return Facts(
         interests=_mean(is_real.sum(1)),
         wins=_shares(winners, n_interests),
@@ -103,6 +114,7 @@ def facts(users: Users, *, categories: Int64[Tensor, " N"], k: int) -> Facts:
         purity_merged=_purity(merged.item_ids, categories),
         hits={name: _mean(is_hit[chosen]) for name, chosen in of_kind.items()},
         targets={name: int(chosen.sum()) for name, chosen in of_kind.items()},
+        head=_mean(is_head[merged.item_ids[merged.item_ids > 0]]),
         k=k,
     )
 
@@ -115,6 +127,18 @@ def first_equal(interests: Float[Tensor, "U K D"]) -> Int64[Tensor, "U K"]:
     """
     same = (interests[:, :, None] == interests[:, None]).all(-1)
     return same.int().argmax(-1)
+
+
+def head_of(history: Exclusions, *, n_items: int) -> Bool[Tensor, " N"]:
+    """Whether an item is of the tenth that most users have had, of equally popular ones those of low number.
+
+    >>> had = Exclusions.of(torch.tensor([0, 1, 1]), torch.tensor([2, 2, 3]))
+    >>> head_of(had, n_items=5).tolist()
+    [False, False, True, False, False]
+    """
+    counts = torch.bincount(history.item_ids, minlength=n_items)[1:]  # 0 is padding
+    popular = counts.argsort(descending=True, stable=True)[: math.ceil(HEAD * len(counts))] + 1
+    return torch.zeros(n_items, dtype=torch.bool, device=counts.device).index_fill(0, popular, True)
 
 
 def kinds_of_targets(
@@ -152,7 +176,8 @@ def as_row(found: Facts) -> Mapping[str, float | None]:
             torch.tensor([one for one in found.purity_own if not math.isnan(one)], dtype=torch.float64)
         ),
         "purity of the merged list": found.purity_merged,
-        **{f"HR@{found.k}, {name}": found.hits[name] for name in ("all", *KINDS)},
+        f"share of the head (top {HEAD:.0%})": found.head,
+        **{f"HR@{found.k}, {name}": found.hits[name] for name in ("all", *KINDS, *POPULARITY)},
     }
 
 

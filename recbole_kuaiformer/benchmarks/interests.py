@@ -3,7 +3,7 @@
 Looks at the test users of trained checkpoints: which interest is nearest to the target, how far apart the
 interests of a user are, how pure in categories each one's list is beside the merged list (and beside another
 model's, as one of a single vector), and who is found: targets of the category that the user has had most, of
-another one, of a new one. Writes interests.md and interests.json, and two pictures of each checkpoint.
+another one, of a new one, popular ones and others. Writes interests.md and interests.json, and two pictures of each checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from recbole_kuaiformer.benchmarks import interest_plots
 from recbole_kuaiformer.benchmarks.encoded_users import named_checkpoints, users_of
 from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
-from recbole_kuaiformer.benchmarks.interest_facts import KINDS, Facts, as_row, facts
+from recbole_kuaiformer.benchmarks.interest_facts import HEAD, KINDS, POPULARITY, Facts, as_row, facts
 from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
 from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.config import READINGS, SettingsError
@@ -72,12 +72,12 @@ def as_markdown(found: Mapping[str, Facts], *, command: str, history: str, categ
         f"Test users, history {history}; means over users. Categories are of the field `{category}`. "
         "Purity: share of a list's pairs that are of one category. Targets: main, of the category that "
         "the user has had most items of; minor, of another one that the user has had; new, of one that the "
-        "user has not had."
+        f"user has not had; head, one of the most popular {HEAD:.0%} of the items; tail, another."
     )
     table = [f"| | {' | '.join(rows)} |", "| --- |" + " --- |" * len(rows)]
     names = [*dict.fromkeys(name for row in rows.values() for name in row)]
     table += [f"| {name} | {' | '.join(_cell(row.get(name)) for row in rows.values())} |" for name in names]
-    for kind in KINDS:
+    for kind in (*KINDS, *POPULARITY):
         counts = " | ".join(str(one.targets[kind]) for one in found.values())
         table.append(f"| targets, {kind} | {counts} |")
     lines.append("\n".join(table))

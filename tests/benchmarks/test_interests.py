@@ -13,7 +13,7 @@ from recbole.quick_start import run_recbole
 from recbole_kuaiformer.benchmarks import interests
 from recbole_kuaiformer.benchmarks.encoded_users import Users, users_of
 from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
-from recbole_kuaiformer.benchmarks.interest_facts import as_row, facts, kinds_of_targets
+from recbole_kuaiformer.benchmarks.interest_facts import KINDS, POPULARITY, as_row, facts, kinds_of_targets
 from recbole_kuaiformer.benchmarks.interest_plots import LEAST_HISTORY, typical_user
 from recbole_kuaiformer.benchmarks.item_categories import categories_of
 from recbole_kuaiformer.index.multi_interest import Exclusions
@@ -51,7 +51,10 @@ def in_loops(users, categories):
     """The same facts, one user and one item at a time."""
     categories = categories.tolist()
     wins, found, own_purity, merged_purity = Counter(), Counter(), [], []
-    overlaps, hits, kinds = [], {"all": [], "main": [], "minor": [], "new": []}, []
+    overlaps, kinds, in_head = [], [], []
+    hits = {name: [] for name in ("all", *KINDS, *POPULARITY)}
+    times_had = Counter(int(i) for i in users.history.item_ids)
+    head = sorted(range(1, N_ITEMS), key=lambda item: (-times_had[item], item))[: -(-(N_ITEMS - 1) // 10)]
     for user in range(N_USERS):
         target = int(users.targets[user])
         vectors = [*users.interests[user]]
@@ -71,22 +74,25 @@ def in_loops(users, categories):
         of = categories[target]
         kind = None if of == 0 else "main" if of == most else "minor" if of in counts else "new"
         kinds.append({"main": 0, "minor": 1, "new": 2, None: -1}[kind])
-        for name in ("all", kind):
+        in_head += [item in head for item in merged]
+        for name in ("all", kind, "head" if target in head else "tail"):
             if name:
                 hits[name].append(target in merged)
-    return wins, found, own_purity, merged_purity, overlaps, hits, kinds
+    return wins, found, own_purity, merged_purity, overlaps, hits, kinds, in_head
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_facts_are_those_of_plain_loops(masked):
     users, categories = random_users(masked=masked), some_categories()
     got = facts(users, categories=categories, k=K)
-    wins, found, own_purity, merged_purity, overlaps, hits, kinds = in_loops(users, categories)
+    wins, found, own_purity, merged_purity, overlaps, hits, kinds, in_head = in_loops(users, categories)
     assert got.wins == pytest.approx([wins[r] / N_USERS for r in range(N_INTERESTS)])
     assert got.found == pytest.approx([found[r] / (N_USERS * K) for r in range(N_INTERESTS)])
     assert got.purity_own == pytest.approx([sum(col) / N_USERS for col in zip(*own_purity)])
     assert got.purity_merged == pytest.approx(sum(merged_purity) / N_USERS)
     assert got.overlap == pytest.approx(sum(overlaps) / len(overlaps))
+    assert got.head == pytest.approx(sum(in_head) / len(in_head))
+    assert 0 < sum(in_head) < len(in_head)
     assert min(len(values) for values in hits.values()) > 1
     assert got.hits == pytest.approx({name: sum(values) / len(values) for name, values in hits.items()})
     assert got.targets == {name: len(values) for name, values in hits.items()}
