@@ -3,7 +3,8 @@
 Looks at the test users of trained checkpoints: which interest is nearest to the target, how far apart the
 interests of a user are, how pure in categories each one's list is beside the merged list (and beside another
 model's, as one of a single vector), and who is found: targets of the category that the user has had most, of
-another one, of a new one, popular ones and others. Writes interests.md and interests.json, and two pictures of each checkpoint.
+another one, of a new one, popular ones and others. Writes interests.md and interests.json, and two pictures
+of each checkpoint.
 """
 
 from __future__ import annotations
