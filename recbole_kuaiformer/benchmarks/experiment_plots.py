@@ -44,6 +44,9 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
             _panel(axis, finished, curve=curve, metrics=experiment.metrics)
         heading = f"{experiment.title}: {dataset}, history {READING}"
         figure.suptitle(textwrap.fill(heading, LETTERS * n_panels), fontsize=10)
+        if any(one.x not in finished[0]["resolved"] for one in curves):
+            key = "   ".join(f"{n}: {name}" for name, n in _numbers(finished).items())
+            figure.supxlabel(textwrap.fill(f"{key}   (lines: Pareto front)", 75 * n_panels), fontsize=8)
         files.append(folder / f"{dataset}-curves.png")
         figure.savefig(files[-1], dpi=130)
         pyplot.close(figure)
@@ -78,33 +81,60 @@ def of_best(values: Sequence[float]) -> list[float]:
     return [value / (max(values) or 1.0) for value in values]
 
 
+def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Places of the Pareto front: those that find more than everything that costs no more; cheapest first.
+
+    >>> front([3.0, 1.0, 2.0], [0.5, 0.3, 0.2])
+    [1, 0]
+    """
+    by_cost = sorted(range(len(costs)), key=lambda place: (costs[place], -values[place]))
+    kept: list[int] = []
+    for place in by_cost:
+        if not kept or values[place] > values[kept[-1]]:
+            kept.append(place)
+    return kept
+
+
 def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[str]) -> None:
+    is_cost = curve.x not in rows[0]["resolved"]
     for number, metric in enumerate(metrics):
         found = points(rows, curve=curve, metric=metric)
         best = max(spread.mean for _, spread, _ in found) or 1.0
+        shares = of_best([spread.mean for _, spread, _ in found])
+        xs = [x for x, _, _ in found]
+        look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        dash = DASHES[(number + number // len(COLOURS)) % len(DASHES)]
         axis.errorbar(
-            [x for x, _, _ in found],
-            of_best([spread.mean for _, spread, _ in found]),
+            xs,
+            shares,
             yerr=[(spread.std or 0.0) / best for _, spread, _ in found],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle=DASHES[(number + number // len(COLOURS)) % len(DASHES)],
+            linestyle="none" if is_cost else dash,
             capsize=2,
             label=f"{title(metric)}, best {best:.4f}",
+            **look,
         )
-    found = points(rows, curve=curve, metric=metrics[0])
+        if is_cost and _are_numbers(found):
+            kept = front(xs, shares)
+            axis.plot([xs[i] for i in kept], [shares[i] for i in kept], color=look["color"], linestyle=dash)
     axis.set(xlabel=curve.label, ylabel=f"share of the best ({READING})")
     axis.grid(alpha=0.3)
-    if found and _are_numbers(found):
+    found = points(rows, curve=curve, metric=metrics[0])
+    if is_cost:
+        numbers = _numbers(rows)
+        for (x, _, name), y in zip(found, of_best([spread.mean for _, spread, _ in found])):
+            axis.annotate(f"{numbers[name]}", (x, y), fontsize=8, xytext=(4, 4), textcoords="offset points")
+    elif _are_numbers(found):
         _ticks(axis, sorted({*(x for x, _, _ in found), *(curve.paper or {})}))
-        if curve.x not in rows[0]["resolved"]:  # a cost: the points need their names
-            for (x, _, name), y in zip(found, of_best([spread.mean for _, spread, _ in found])):
-                axis.annotate(name, (x, y), fontsize=7, xytext=(3, 4), textcoords="offset points")
     if curve.paper:
         shares = of_best([*curve.paper.values()])
         label = f"paper's training accuracy, best {max(curve.paper.values()):.3f}"
         axis.plot([*curve.paper], shares, color="#777777", marker="x", linestyle=":", label=label)
     axis.legend(loc="best", fontsize=7)
+
+
+def _numbers(rows: Sequence[Row]) -> dict[str, int]:
+    """A number for each run's name, which stands at its points where names would not fit."""
+    return {name: n for n, name in enumerate(dict.fromkeys(row["name"] for row in rows), start=1)}
 
 
 def _ticks(axis: Any, values: Sequence[float]) -> None:

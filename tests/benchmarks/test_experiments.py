@@ -1,6 +1,7 @@
 """Experiments: what is described is run, under its names and settings, and ends in a page."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,20 @@ def test_points_of_a_curve_are_means_over_the_seeds_in_order_of_x(home):
         values = [row["readings"]["masked"]["recall@5"] for row in rows if row["name"] == name]
         assert spread.mean == pytest.approx(sum(values) / 2)
     assert len(experiment_plots.points(rows, curve=Curve("train_seconds", "s"), metric="recall@5")) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_is_what_nothing_as_cheap_beats(seed):
+    generator = random.Random(seed)
+    costs = [generator.randint(1, 6) for _ in range(12)]
+    values = [generator.randint(1, 6) for _ in range(12)]
+    kept = experiment_plots.front(costs, values)
+    on_front = {
+        (cost, value)
+        for cost, value in zip(costs, values)
+        if not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in zip(costs, values))
+    }
+    assert [(costs[i], values[i]) for i in kept] == sorted(on_front)
 
 
 def test_finished_runs_are_not_run_again_and_what_is_set_is_another_run(home, capsys):
