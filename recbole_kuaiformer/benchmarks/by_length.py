@@ -1,0 +1,221 @@
+"""Who is found, by length of history: python -m recbole_kuaiformer.benchmarks.by_length --out DIR.
+
+Takes the ranks that a comparison or an experiment saved for every test user (--runs: its --out), and writes
+the metrics of each model over the users of some lengths of history: by_length.md and by_length.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_kuaiformer.benchmarks import significance, tables
+from recbole_kuaiformer.benchmarks.comparison_tables import title
+from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
+from recbole_kuaiformer.config import READINGS, SettingsError
+
+EDGES = (16, 64, 256)
+METRICS = ("recall@10", "recall@50")
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Users whose history has so many items.
+
+    Attributes:
+        above: exclusive; upto: inclusive, None for no bound.
+        users: how many there are.
+        values: by model and metric, the mean over them and the seeds; None of nobody.
+    """
+
+    above: int
+    upto: int | None
+    users: int
+    values: dict[str, dict[str, float | None]]
+
+    @property
+    def name(self) -> str:
+        """As the table has it."""
+        return f"{self.above + 1} to {self.upto}" if self.upto is not None else f"{self.above + 1} and more"
+
+
+def bins(
+    runs: Mapping[str, Sequence[UserRanks]],
+    *,
+    lengths: Mapping[str, int],
+    edges: Sequence[int] = EDGES,
+    metrics: Sequence[str] = METRICS,
+    history: str = "masked",
+) -> list[Bin]:
+    """Means over the users of each length, shortest first; models without that reading are left out.
+
+    Args:
+        runs: the seeds' ranks by model.
+        lengths: of each test user's history, by the user's token.
+        edges: ascending, upper ends of the bins but the last.
+        metrics: per-user metrics and their cut-offs.
+        history: reading.
+
+    Raises:
+        SettingsError: a test user has no length.
+    """
+    found = {
+        metric: {
+            name: values
+            for name, seeds in runs.items()
+            if (values := significance.user_values(seeds, reading=history, metric=metric))
+        }
+        for metric in metrics
+    }
+    tested = sorted({user for models in found.values() for values in models.values() for user, _ in values})
+    if missing := [user for user in tested if user not in lengths]:
+        raise SettingsError(
+            f"--data_path: user {missing[0]!r} of the ranks is not in the file of interactions"
+        )
+    result = []
+    for above, upto in pairwise([-1, *edges, None]):
+        assert above is not None
+        inside = {
+            user for user in tested if lengths[user] > above and (upto is None or lengths[user] <= upto)
+        }
+        means: dict[str, dict[str, float | None]] = {}
+        for metric, models in found.items():
+            for name, values in models.items():
+                of_bin = [value for (user, _), value in values.items() if user in inside]
+                means.setdefault(name, {})[metric] = float(np.mean(of_bin)) if of_bin else None
+        result.append(Bin(above, upto, len(inside), means))
+    return result
+
+
+def history_lengths(file: Path, *, resolved: Mapping[str, Any]) -> dict[str, int]:
+    """Items before each user's last one, which is the target, by the user's token.
+
+    Args:
+        file: .inter.
+        resolved: the settings of a run that read it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SettingsError: it has no column of users.
+    """
+    separator, user = resolved["field_separator"], resolved["USER_ID_FIELD"]
+    head = pd.read_csv(file, sep=separator, nrows=0, engine="python").columns
+    columns = [column for column in head if column.partition(":")[0] == user]
+    if not columns:
+        raise SettingsError(f"{file}: no column {user!r} (USER_ID_FIELD) among {[*head]}")
+    users = pd.read_csv(file, sep=separator, usecols=columns, dtype=str)[columns[0]]
+    return {str(name): int(n) - 1 for name, n in users.value_counts().items()}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    options = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.by_length")
+    options.add_argument("--results", required=True, help="<dataset>.json of a comparison or an experiment")
+    options.add_argument("--runs", required=True, help="the --out of that comparison, where its runs are")
+    options.add_argument("--data_path", required=True, help="folder of the datasets")
+    options.add_argument("--out", required=True, help="folder of the results")
+    options.add_argument(
+        "--edges", type=int, nargs="+", default=list(EDGES), help="ascending, ends of the bins"
+    )
+    options.add_argument("--metrics", nargs="+", default=list(METRICS), metavar="METRIC@K")
+    options.add_argument("--history", choices=READINGS, default="masked")
+    return options
+
+
+def look(args: argparse.Namespace) -> list[Bin]:
+    """The bins of a parsed command line.
+
+    Raises:
+        FileNotFoundError: the file of results or of interactions is not there.
+        SettingsError: an option is wrong, or no run has saved ranks.
+    """
+    edges = args.edges
+    if edges[0] < 0 or any(high <= low for low, high in pairwise(edges)):
+        raise SettingsError(f"--edges: must ascend from 0 or more, got {edges}")
+    for metric in args.metrics:
+        name, _, k = metric.partition("@")
+        if name not in OF_A_USER or not k.isdigit() or int(k) < 1:
+            raise SettingsError(
+                f"--metrics: {metric!r} is none of {', '.join(OF_A_USER)} with @ and a cut-off"
+            )
+    rows = _rows(Path(args.results))
+    datasets = {row["dataset"] for row in rows}
+    if len(datasets) != 1:
+        raise SettingsError(
+            f"--results: {args.results} must hold the runs of one dataset, has {sorted(datasets)}"
+        )
+    runs = significance.ranks_by_model(rows, out=Path(args.runs))
+    if not runs:
+        raise SettingsError(f"--runs: {args.runs} has no ranks.npz of a run of {args.results}")
+    left_out = sorted({row["name"] for row in rows} - runs.keys())
+    if left_out:
+        print(f"without saved ranks, and left out: {', '.join(left_out)}")
+    (dataset,) = datasets
+    resolved = next(row["resolved"] for row in rows if row["name"] in runs and "failed" not in row)
+    lengths = history_lengths(Path(args.data_path) / dataset / f"{dataset}.inter", resolved=resolved)
+    return bins(runs, lengths=lengths, edges=edges, metrics=args.metrics, history=args.history)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    try:
+        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"]
+        if not all({"name", "dataset", "folder"} <= row.keys() for row in rows if "failed" not in row):
+            raise KeyError("folder")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"--results: {file} is no table of a comparison ({error!r:.100})") from error
+    return rows
+
+
+def as_markdown(found: Sequence[Bin], *, command: str, history: str) -> str:
+    """A table for each metric, a column for each length."""
+    names = [*found[0].values]
+    metrics = [*next(iter(found[0].values.values()))]
+    head = ["", *(f"{one.name} ({one.users} users)" for one in found)]
+    parts = [
+        f"# By length of history\n\n`{command}`",
+        f"Items of a user before the target; history {history}; means over users, each averaged over seeds.",
+    ]
+    for metric in metrics:
+        body = [[name, *(_cell(one.values[name][metric]) for one in found)] for name in names]
+        parts.append(f"## {title(metric)}\n\n{tables.table(head, body)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status, 2 for a wrong option or file."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    args = parser().parse_args(given)
+    try:
+        found = look(args)
+    except (SettingsError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    command = f"python -m recbole_kuaiformer.benchmarks.by_length {shlex.join(given)}"
+    text = as_markdown(found, command=command, history=args.history)
+    (out / "by_length.md").write_text(text, encoding="utf-8")
+    held = [{**asdict(one), "history": args.history} for one in found]
+    (out / "by_length.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
