@@ -130,32 +130,34 @@ class AttributeSettings(Settings):
     attribute_size: int
     target_attributes: bool
 
-    _KEYS = ("n_buckets", "maximum", "scale", "missing_value")
-
     def __post_init__(self) -> None:
         self._require("attribute_size", that=self.attribute_size >= 1, what="at least 1")
         std = self.initializer_range
         self._require("initializer_range", that=std is None or std > 0, what="positive, or ~")
         for name, options in self.attributes.items():
-            self._check(name, options or {})
+            _check_buckets(options or {}, where=f"attributes: {name}", known=(*BUCKET_KEYS, "missing_value"))
 
-    def _check(self, name: str, options: Any) -> None:
-        where = f"attributes: {name}"
-        if not isinstance(options, dict):
-            raise SettingsError(f"{where}: must be a mapping of {', '.join(self._KEYS)}, got {options!r}")
-        for key in options:
-            if key not in self._KEYS:
-                raise SettingsError(
-                    f"{where}: {key!r} is not known{_near(key, self._KEYS)}; known: {', '.join(self._KEYS)}"
-                )
-        if options.get("scale", "uniform") not in ("uniform", "log"):
-            raise SettingsError(f"{where}: scale must be uniform or log, got {options['scale']!r}")
-        for key in ("n_buckets", "maximum"):
-            value = options.get(key, 1)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise SettingsError(f"{where}: {key} must be a number, got {value!r}")
-            if not value > 0:
-                raise SettingsError(f"{where}: {key} must be positive, got {options[key]!r}")
+
+BUCKET_KEYS = ("n_buckets", "maximum", "scale")
+
+
+def _check_buckets(options: Any, *, where: str, known: tuple[str, ...]) -> None:
+    """Options of a continuous value: a mapping of known keys with values that a table can be made of."""
+    if not isinstance(options, dict):
+        raise SettingsError(f"{where}: must be a mapping of {', '.join(known)}, got {options!r}")
+    for key in options:
+        if key not in known:
+            raise SettingsError(
+                f"{where}: {key!r} is not known{_near(key, known)}; known: {', '.join(known)}"
+            )
+    if options.get("scale", "uniform") not in ("uniform", "log"):
+        raise SettingsError(f"{where}: scale must be uniform or log, got {options['scale']!r}")
+    for key in ("n_buckets", "maximum"):
+        value = options.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SettingsError(f"{where}: {key} must be a number, got {value!r}")
+        if not value > 0:
+            raise SettingsError(f"{where}: {key} must be positive, got {options[key]!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +248,15 @@ class KuaiFormerSettings(TransformerSettings):
     compression_block: int
     compression_ffn: bool
     compression_end: str
+    request_gap: dict[str, Any] | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.request_gap is not None:
+            _check_buckets(self.request_gap, where="request_gap", known=BUCKET_KEYS)
+            for key in BUCKET_KEYS:
+                if key not in self.request_gap:
+                    raise SettingsError(f"request_gap: needs {key}")
         self._require("n_interests", that=self.n_interests >= 1, what="at least 1")
         recent = self.recent_length
         self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
@@ -459,6 +467,11 @@ def check_no_negative_sampling(config: Any) -> None:
             f"train_neg_sample_args: must be ~ for {config['model']}, got {asked}; its candidates are set by "
             "`negatives` (in_batch, uniform, mixed, all) and `n_negatives`"
         )
+
+
+def reads_times(config: Any) -> bool:
+    """Whether the model of a configuration reads the times of histories, or that of the request."""
+    return bool(config["use_times"]) or config["request_gap"] not in NOTHING
 
 
 def check_known_keys(given: Iterable[str], *, ours: Iterable[str], known: Iterable[str]) -> None:

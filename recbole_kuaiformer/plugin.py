@@ -42,7 +42,7 @@ MODELS = {
 }
 
 # Keys of ours that decide what a dataset holds.
-_KEPT_WITH_DATASET = ("sequences", "attributes", "use_times")
+_KEPT_WITH_DATASET = ("sequences", "attributes", "use_times", "request_gap")
 
 # Keys that RecBole reads but lists in none of its yaml files.
 _UNLISTED_KEYS = (

@@ -35,7 +35,10 @@ _OF_SOME_MODELS = {"loss_type", "reg_weight"}
 # as well, and the last one is validated.
 BUDGET_RULES = 2
 # Keys that came when there were results already, and the values at which a run is what it was without them.
-_LATER_KEYS = {"interest_separation": 0.0, "compression_end": "oldest", "query_initializer_range": None}
+_LATER_KEYS = {
+    "interest_separation": 0.0, "compression_end": "oldest", "query_initializer_range": None,
+    "request_gap": None,
+}  # fmt: skip
 _DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 

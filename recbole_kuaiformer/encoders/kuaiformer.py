@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from recbole_kuaiformer.encoders.alignment import turned_round
+from recbole_kuaiformer.encoders.features import Attribute, AttributeEmbedding
 from recbole_kuaiformer.encoders.item_compression import ItemCompression
 from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
@@ -41,6 +42,8 @@ class KuaiFormerEncoder(nn.Module):
         compression_ffn: whether the group layer has a feed-forward part.
         compression_end: ``oldest``; or ``newest``: the same layout counted from the newest item, the oldest
             ones kept as they are. Then every target must see the whole history (n_unseen = 0).
+        request_gap: buckets of the seconds from the newest item that a target sees to the target itself; their
+            vector is added to the queries. None for none.
         hidden_dropout_prob: dropout on the residual stream. attn_dropout_prob: on attention weights.
     """
 
@@ -61,6 +64,7 @@ class KuaiFormerEncoder(nn.Module):
         compression_end: CompressionEnd,
         hidden_dropout_prob: float,
         attn_dropout_prob: float,
+        request_gap: Attribute | None = None,
     ) -> None:
         super().__init__()
         inner_size = inner_size or default_inner_size(hidden_size)
@@ -78,6 +82,9 @@ class KuaiFormerEncoder(nn.Module):
         self.dropout = Dropout(hidden_dropout_prob)
         query_std = hidden_size**-0.5 if query_std is None else query_std
         self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * query_std)
+        self.gaps = None if request_gap is None else AttributeEmbedding(request_gap, size=hidden_size)
+        if self.gaps is not None:  # no larger than what it is added to
+            nn.init.normal_(self.gaps.table.weight, std=query_std)
         self.compression = (
             ItemCompression(
                 hidden_size,
@@ -100,17 +107,30 @@ class KuaiFormerEncoder(nn.Module):
         *,
         valid: Bool[Tensor, "B L"],
         n_unseen: Int[Tensor, "B P"],
+        times: Int64[Tensor, "B L"] | None = None,
+        request_times: Int64[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B P K D"]:
         """K interests for each target: the outputs at its query tokens (Eq. 8).
 
         Args:
             tokens: item tokens aligned to the right, newest last; at most as many as the layout holds.
             valid: True where the token is an item.
-            n_unseen: how many of the newest items the target must not see; less than the recent items.
+            n_unseen: how many of the newest items the target must not see; less than the recent items. With
+                ``request_gap`` the target is the first of them, or comes after all.
+            times: of each item, in seconds since any moment; needed with ``request_gap``.
+            request_times: of what comes after all items; needed with ``request_gap``.
+
+        Raises:
+            ValueError: times are needed and not given.
         """
         history, history_valid = self._compress(self.dropout(tokens), valid=valid)
         n_seen = history.shape[1] - n_unseen
         queries = self._queries(history, valid=history_valid, n_seen=n_seen)
+        if self.gaps is not None:
+            if times is None or request_times is None:
+                raise ValueError("request_gap: the times of items and request are needed, and not given")
+            seconds = gaps_to_targets(times, request_times, valid=valid, n_unseen=n_unseen)
+            queries = queries + self.gaps(seconds)[:, :, None].to(queries.dtype)
         bias = attention_bias(query_visibility(history_valid, n_seen=n_seen, n_queries=self.n_interests))
         rotation = rotation_table(
             self._positions(n_seen, n_tokens=history.shape[1]), head_size=self.head_size
@@ -167,3 +187,25 @@ class KuaiFormerEncoder(nn.Module):
         of_history = torch.arange(n_tokens, device=n_seen.device).expand(n_seen.shape[0], -1)
         of_queries = (n_seen[:, :, None] + steps).flatten(1)  # position of the last item seen, + 1 + r
         return torch.cat([of_history, of_queries], dim=1)
+
+
+def gaps_to_targets(
+    times: Int64[Tensor, "B L"],
+    request_times: Int64[Tensor, " B"],
+    *,
+    valid: Bool[Tensor, "B L"],
+    n_unseen: Int[Tensor, "B P"],
+) -> Float[Tensor, "B P"]:
+    """Seconds from the newest item that a target sees to the target; NaN where it sees none.
+
+    The target is the first item that it does not see, or comes after all at ``request_times``.
+
+    >>> valid, n_unseen = torch.tensor([[False, True, True]]), torch.tensor([[0, 1, 2]])
+    >>> times, request_times = torch.tensor([[0, 5, 7]]), torch.tensor([17])
+    >>> gaps_to_targets(times, request_times, valid=valid, n_unseen=n_unseen).tolist()
+    [[10.0, 2.0, nan]]
+    """
+    events = torch.cat([times, request_times[:, None]], dim=1)
+    newest = (times.shape[1] - 1 - n_unseen).clamp(min=0)
+    gaps = (events.gather(1, newest + 1) - events.gather(1, newest)).float()
+    return gaps.masked_fill(~valid.gather(1, newest) | (n_unseen >= times.shape[1]), torch.nan)

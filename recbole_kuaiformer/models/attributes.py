@@ -47,7 +47,7 @@ def item_values(dataset: RetrievalDataset, *, attributes: tuple[Attribute, ...])
 def _attribute(name: str, *, dataset: RetrievalDataset, options: dict[str, Any]) -> Attribute:
     where = f"attributes: {name}"
     if name == TIME_GAP:
-        return _continuous(name, source="interaction", options=options)
+        return continuous(name, source="interaction", options=options)
     if name not in dataset.field2type:
         raise SettingsError(
             f"{where}: no such field in {dataset.dataset_name}; there is {[*dataset.field2type]}"
@@ -63,7 +63,7 @@ def _attribute(name: str, *, dataset: RetrievalDataset, options: dict[str, Any])
     if source is None:
         raise SettingsError(f"{where}: must be a column of the .inter or the .item file")
     if kind == "continuous":
-        return _continuous(name, source=source, options=options)
+        return continuous(name, source=source, options=options)
     if options:
         raise SettingsError(f"{where}: a {kind} attribute takes no options, got {options}")
     n_values = dataset.field2seqlen[name] if kind == "vector" else dataset.num(name)
@@ -72,7 +72,12 @@ def _attribute(name: str, *, dataset: RetrievalDataset, options: dict[str, Any])
     return Attribute(name=name, kind=kind, source=source, n_values=n_values)  # type: ignore[arg-type]
 
 
-def _continuous(name: str, *, source: str, options: dict[str, Any]) -> Attribute:
+def continuous(name: str, *, source: str, options: dict[str, Any]) -> Attribute:
+    """An attribute of numbers in buckets.
+
+    Raises:
+        SettingsError: an option is missing.
+    """
     for key in ("n_buckets", "maximum", "scale"):
         if key not in options:
             raise SettingsError(f"attributes: {name}: a continuous attribute needs {key}")

@@ -8,9 +8,9 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_kuaiformer.config import HSTUSettings
-from recbole_kuaiformer.data.dataset import ITEM_TIMES, REQUEST_TIME
 from recbole_kuaiformer.encoders.hstu import HSTUEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.times import times_of
 
 
 class HSTU(RetrievalModel):
@@ -50,13 +50,4 @@ class HSTU(RetrievalModel):
         """
         if not self.encoder.use_times:
             return {}
-        for name in (ITEM_TIMES, REQUEST_TIME):
-            if name not in interaction.columns:
-                raise ValueError(
-                    f"use_times: the model reads times, but the batch has no {name!r} (seconds, int64); give "
-                    "it, or train with use_times: False"
-                )
-        return {
-            "times": interaction[ITEM_TIMES].gather(1, columns),
-            "request_times": interaction[REQUEST_TIME],
-        }
+        return times_of(interaction, columns=columns, key="use_times", off="False")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
 from recbole_kuaiformer.config import KuaiFormerSettings, SettingsError, WindowSettings
 from recbole_kuaiformer.encoders.item_compression import fit_layout, geometric_groups
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
+from recbole_kuaiformer.models.attributes import continuous
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.times import times_of
 
 
 class KuaiFormer(RetrievalModel):
@@ -21,6 +26,7 @@ class KuaiFormer(RetrievalModel):
     """
 
     settings = KuaiFormerSettings
+    encoder: KuaiFormerEncoder
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -65,7 +71,20 @@ class KuaiFormer(RetrievalModel):
             compression_end=settings.compression_end,  # type: ignore[arg-type]
             hidden_dropout_prob=settings.hidden_dropout_prob,
             attn_dropout_prob=settings.attn_dropout_prob,
+            request_gap=None
+            if settings.request_gap is None
+            else continuous("request_gap", source="interaction", options=settings.request_gap),
         )
+
+    def encoder_inputs(self, interaction: Interaction, *, columns: Tensor) -> dict[str, Tensor]:
+        """The times of items and request, where the queries read them.
+
+        Raises:
+            ValueError: the interaction has no times.
+        """
+        if self.encoder.gaps is None:
+            return {}
+        return times_of(interaction, columns=columns, key="request_gap", off="~")
 
     def _layout(self, settings: KuaiFormerSettings) -> tuple[tuple[int, ...], int]:
         """Group sizes, oldest first, and the recent items: together at most MAX_ITEM_LIST_LENGTH."""

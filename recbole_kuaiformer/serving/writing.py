@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_kuaiformer import checkpoint, compat
+from recbole_kuaiformer.config import reads_times
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.faiss_index import add_vectors, build_faiss, is_flat, read_faiss, write_faiss
 from recbole_kuaiformer.models.dot_product import dot_product_model
@@ -193,10 +194,11 @@ def _check_model(config: Any, model: Any) -> None:
         )
     if dot_product_model(model) is None:
         raise bundle.ExportError(f"model: the score of {config['model']} is not known to be a dot product")
-    if config["use_times"]:
+    if reads_times(config):
+        key, off = ("use_times", "False") if config["use_times"] else ("request_gap", "~")
         raise bundle.ExportError(
-            f"use_times: this {config['model']} reads the times of a history; a request gives items alone; "
-            "train with use_times: False to serve it"
+            f"{key}: this {config['model']} reads times of history or request; a request gives items alone; "
+            f"train with {key}: {off} to serve it"
         )
 
 

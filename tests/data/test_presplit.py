@@ -181,6 +181,13 @@ def test_what_cannot_be_done_with_plain_files_is_refused(tmp_path, change, more,
             "use_times: a history given as 'item_id_list' has no times; set use_times to False",
         ),
         (
+            {
+                "alias_of_item_id": ["item_id_list"],
+                "request_gap": {"n_buckets": 4, "maximum": 9.0, "scale": "log"},
+            },
+            "request_gap: a history given as 'item_id_list' has no times; set request_gap to ~",
+        ),
+        (
             {"alias_of_item_id": ["item_id_list"], "load_col": {"inter": ["user_id", "item_id"]}},
             "load_col: inter must list 'item_id_list'",
         ),

@@ -664,13 +664,15 @@ def test_mistakes_are_one_line(out, capsys, command, arguments, message):
     [
         ("BPR", "model: BPR knows users by id, not by history"),
         ("FPMC", "model: the score of FPMC is not known to be a dot product"),
-        ("HSTU", "use_times: this HSTU reads the times of a history; a request gives items alone"),
+        ("HSTU", "use_times: this HSTU reads times of history or request; a request gives items alone"),
+        ("KuaiFormer", "request_gap: this KuaiFormer reads times .* train with request_gap: ~ to serve it"),
     ],
 )
 def test_models_that_cannot_be_served_from_histories_are_refused(tmp_path, monkeypatch, name, message):
     worlds.at_home(monkeypatch, tmp_path)
     sampled = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
-    more = sampled if name != "HSTU" else {}
+    gap = {"request_gap": {"n_buckets": 4, "maximum": 600.0, "scale": "log"}}
+    more = {"HSTU": {}, "KuaiFormer": gap}.get(name, sampled)
     file = trained(name, worlds.cyclic(tmp_path / "data", n_users=20), "cyclic", **more)
     with pytest.raises(ExportError, match=message):
         export(file, "out")
