@@ -42,8 +42,8 @@ class KuaiFormerEncoder(nn.Module):
         compression_ffn: whether the group layer has a feed-forward part.
         compression_end: ``oldest``; or ``newest``: the same layout counted from the newest item, the oldest
             ones kept as they are. Then every target must see the whole history (n_unseen = 0).
-        request_gap: buckets of the seconds from the newest item that a target sees to the target itself; their
-            vector is added to the queries. None for none.
+        request_gap: buckets of the seconds from the newest item that a target sees to the target itself.
+            Their vector is added to the queries. None for none.
         hidden_dropout_prob: dropout on the residual stream. attn_dropout_prob: on attention weights.
     """
 
