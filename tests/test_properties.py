@@ -12,7 +12,7 @@ from recbole_kuaiformer.plugin import MODELS
 
 RECBOLE_KEYS = {
     "load_col", "train_neg_sample_args", "eval_batch_size", "topk", "metrics", "valid_metric",
-    "stopping_step",
+    "stopping_step", "eval_step",
     "MAX_ITEM_LIST_LENGTH", "train_batch_size", "normalize_all", "learning_rate", "epochs", "weight_decay",
     "eval_args", "metric_decimal_place",
 }  # fmt: skip
