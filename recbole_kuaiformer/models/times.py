@@ -5,7 +5,10 @@ from __future__ import annotations
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_kuaiformer.config import reads_times
 from recbole_kuaiformer.data.dataset import ITEM_TIMES, REQUEST_TIME
+
+__all__ = ["reads_times", "times_of"]
 
 
 def times_of(interaction: Interaction, *, columns: Tensor, key: str, off: str) -> dict[str, Tensor]:

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recbole_kuaiformer import checkpoint, compat
-from recbole_kuaiformer.config import reads_times
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.faiss_index import add_vectors, build_faiss, is_flat, read_faiss, write_faiss
 from recbole_kuaiformer.models.dot_product import dot_product_model
+from recbole_kuaiformer.models.times import reads_times
 from recbole_kuaiformer.serving import bundle
 from recbole_kuaiformer.serving.catalogue import Catalogue, RequestError
 from recbole_kuaiformer.serving.retriever import build_model, vocabularies
