@@ -238,7 +238,7 @@ def pandas_fillna_inplace() -> None:
     module: Any = importlib.import_module("recbole.data.dataset.dataset")
     if isinstance(module.pd, _Overlay):
         return
-    module.pd = _Overlay(pd, read_csv=_read_csv)
+    module.pd = _Overlay(pd, read_csv=read_csv)
     original = module.Dataset._fill_nan
 
     @wraps(original)
@@ -256,7 +256,8 @@ def pandas_fillna_inplace() -> None:
     module.Dataset._fill_nan = fill_nan
 
 
-def _read_csv(filepath: Any, *, delimiter: str, engine: Any, **kwargs: Any) -> Any:
+def read_csv(filepath: Any, *, delimiter: str, engine: Any, **kwargs: Any) -> Any:
+    """Read a table as RecBole asks pandas to: a file with stray quotes is refused and not misread."""
     kwargs.update(delimiter=delimiter, index_col=False)  # a separator at the end of each line makes no index
     frame = None
     if not _parsers_disagree(Path(filepath)):

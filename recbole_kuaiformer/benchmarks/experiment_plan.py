@@ -29,7 +29,7 @@ class Curve:
         x: a key of the configuration, or a number that every run's row holds, as ``train_seconds``.
         label: of the axis.
         runs: names; empty for all of them.
-        paper: the paper's own values by x, drawn beside ours on an axis of their own; empty for none.
+        paper: the paper's own values by x, drawn beside ours, as shares of their best; empty for none.
     """
 
     x: str

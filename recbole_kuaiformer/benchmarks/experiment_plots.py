@@ -99,6 +99,8 @@ def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[st
     is_cost = curve.x not in rows[0]["resolved"]
     for number, metric in enumerate(metrics):
         found = points(rows, curve=curve, metric=metric)
+        if not found:  # a cut-off beyond the catalogue
+            continue
         best = max(spread.mean for _, spread, _ in found) or 1.0
         shares = of_best([spread.mean for _, spread, _ in found])
         xs = [x for x, _, _ in found]

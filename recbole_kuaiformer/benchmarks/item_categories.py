@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
+from recbole_kuaiformer import compat
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.atomic_files import AtomicFiles
 
@@ -61,15 +61,20 @@ def _from_file(dataset: Any, field: str) -> Tensor:
     if kinds[field] not in ("token", "token_seq"):
         raise SettingsError(f"--category: {field!r} holds numbers, not categories")
     headed = {f"{name}:{kinds[name]}": name for name in (items, field)}
-    table = pd.read_csv(
-        file,
-        sep=config["field_separator"],
-        encoding=config["encoding"],
-        usecols=[*headed],
-        dtype=str,
-        keep_default_na=False,
-        engine="python" if len(config["field_separator"]) > 1 else "c",
-    ).rename(columns=headed)
+    try:
+        table = compat.read_csv(
+            file,
+            delimiter=config["field_separator"],
+            engine="python",
+            encoding=config["encoding"],
+            usecols=[*headed],
+            dtype=str,
+        )
+    except ValueError as error:  # of pandas' parser, or of the encoding
+        raise SettingsError(f"--category: {file} cannot be read: {error}") from error
+    table = (
+        table.rename(columns=headed).fillna("").drop_duplicates(items)
+    )  # RecBole keeps an item's first row
     table = table[table[items].isin(dataset.field2token_id[items].keys())]
     split = config["seq_separator"] if kinds[field] == "token_seq" else None
     several = [[text for text in (one.split(split) if split else [one]) if text] for one in table[field]]

@@ -99,6 +99,15 @@ def test_points_of_a_curve_are_means_over_the_seeds_in_order_of_x(home):
     assert len(experiment_plots.points(rows, curve=Curve("train_seconds", "s"), metric="recall@5")) == 3
 
 
+def test_a_cut_off_that_was_not_measured_leaves_a_curve_out(home, tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = json.loads((home[0] / "out" / "tiny" / "twofold.json").read_text())["runs"]
+    (file,) = home[0].glob("tiny.yaml")
+    experiment = replace(read(str(file)), metrics=("recall@5", "recall@5000"))
+    (drawn,) = experiment_plots.write(rows, experiment=experiment, folder=tmp_path)
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_front_is_what_nothing_as_cheap_beats(seed):
     generator = random.Random(seed)

@@ -95,3 +95,31 @@ def test_a_file_that_is_not_there_or_not_recboles_is_named(tmp_path, monkeypatch
 def test_no_category_at_all_is_zeros(tmp_path, monkeypatch):
     dataset = world(tmp_path, monkeypatch, text="item_id:token\ttags:token_seq\nnobody\tx\n")
     assert torch.equal(categories_of(dataset, "tags"), torch.zeros(dataset.item_num, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("field", ["kind", "tags"])
+def test_the_file_is_read_as_recbole_reads_it(tmp_path, monkeypatch, field):
+    """The first of two rows of an item, NA for nothing, separators at the ends of lines."""
+    head = "item_id:token\tkind:token\ttags:token_seq\tprice:float"
+    rows = [head, "a1\tp\tq r s\t1\t", "a1\tx\ty\t1\t", "a2\tNA\ts\t1\t", "a3\tp\tq\t1\t", "a4\tx\ty\t1\t"]
+    rows += [
+        f"{letter}{i}\tz\tz\t1\t"
+        for letter in "ab"
+        for i in range(12)
+        if letter == "b" or i not in (1, 2, 3, 4)
+    ]
+    text = "\n".join(rows) + "\n"
+    loaded = world(tmp_path / "one", monkeypatch, item=["kind", "tags"], text=text)
+    plain = world(tmp_path / "other", monkeypatch, text=text)
+    for value in VALUES:
+        want = by_token(loaded, categories_of(loaded, field, value=value))
+        got = by_token(plain, categories_of(plain, field, value=value))
+        assert same_partition(want, got)
+        assert {item for item in want if want[item] == 0} == {item for item in got if got[item] == 0}
+
+
+def test_a_file_with_stray_quotes_is_refused(tmp_path, monkeypatch):
+    text = 'item_id:token\tkind:token\na1\t"Love, p\na2\tx\na3\ty\n'
+    dataset = world(tmp_path, monkeypatch, text=text)
+    with pytest.raises(SettingsError, match="twofold.item cannot be read"):
+        categories_of(dataset, "kind")
