@@ -177,7 +177,7 @@ def test_an_odd_row_is_read_or_refused_as_by_the_python_parser(home, row):
     (home / "x.inter").write_text("\n".join(["\t".join(columns), "u\ti\t1", row, "v\tj\t0.1"]), newline="")
     dtype = {columns[0]: str, columns[1]: str, columns[2]: np.float64}
     common = {"delimiter": "\t", "usecols": columns, "dtype": dtype, "encoding": "utf-8", "engine": "python"}
-    assert _read(compat._read_csv, home / "x.inter", common) == _read(pd.read_csv, home / "x.inter", common)
+    assert _read(compat.read_csv, home / "x.inter", common) == _read(pd.read_csv, home / "x.inter", common)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -200,7 +200,7 @@ def test_stray_quotes_lose_no_row_that_the_python_parser_keeps_or_refuses(home, 
     }
     common |= {"engine": "python", "index_col": False}
     ours = {key: value for key, value in common.items() if key != "index_col"}
-    assert _read(compat._read_csv, home / "x.inter", ours) == _read(pd.read_csv, home / "x.inter", common)
+    assert _read(compat.read_csv, home / "x.inter", ours) == _read(pd.read_csv, home / "x.inter", common)
 
 
 def _read(read_csv, path, common):
@@ -217,7 +217,7 @@ def test_a_separator_at_the_end_of_each_line_shifts_no_column(home, separator, n
     columns = ["user_id:token", "item_id:token", "price:float"]
     rows = [separator.join(row) + separator for row in [("u", "i", "1"), ("v", "j", "2")]]
     (home / "x.inter").write_text("\n".join([separator.join(columns), *rows]))
-    frame = compat._read_csv(
+    frame = compat.read_csv(
         home / "x.inter", delimiter=separator, engine="python", usecols=columns[:n_loaded]
     )
     assert frame.to_numpy().tolist() == [["u", "i", 1.0][:n_loaded], ["v", "j", 2.0][:n_loaded]]
@@ -228,7 +228,7 @@ def test_files_read_as_with_the_python_parser(home):
     columns = HOLES.split("\n")[0].split("\t")
     dtype = {column: np.float64 if column.endswith(":float") else str for column in columns}
     common = {"delimiter": "\t", "usecols": columns, "dtype": dtype, "encoding": "utf-8"}
-    got = compat._read_csv(home / "x.inter", engine="python", **common)
+    got = compat.read_csv(home / "x.inter", engine="python", **common)
     want = pd.read_csv(home / "x.inter", engine="python", **common)
     for column in columns:
         expected = want[column].fillna("") if column.endswith("_seq") else want[column]
