@@ -469,9 +469,13 @@ def check_no_negative_sampling(config: Any) -> None:
         )
 
 
-def reads_times(config: Any) -> bool:
-    """Whether the model of a configuration reads the times of histories, or that of the request."""
-    return bool(config["use_times"]) or config["request_gap"] not in NOTHING
+# Keys that make a model read the times of histories or of the request, and their values without times.
+TIME_KEYS = {"use_times": "False", "request_gap": "~"}
+
+
+def time_key(config: Any) -> str | None:
+    """The key of TIME_KEYS by which the model of a configuration reads times; None where it reads none."""
+    return next((key for key in TIME_KEYS if config[key] not in (False, *NOTHING)), None)
 
 
 def check_known_keys(given: Iterable[str], *, ours: Iterable[str], known: Iterable[str]) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from recbole_kuaiformer import compat
 from recbole_kuaiformer.benchmarks import significance, tables
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
@@ -109,11 +109,13 @@ def history_lengths(file: Path, *, resolved: Mapping[str, Any]) -> dict[str, int
         SettingsError: it has no column of users.
     """
     separator, user = resolved["field_separator"], resolved["USER_ID_FIELD"]
-    head = pd.read_csv(file, sep=separator, nrows=0, engine="python").columns
+    head = compat.read_csv(file, delimiter=separator, engine="python", nrows=0).columns
     columns = [column for column in head if column.partition(":")[0] == user]
     if not columns:
         raise SettingsError(f"{file}: no column {user!r} (USER_ID_FIELD) among {[*head]}")
-    users = pd.read_csv(file, sep=separator, usecols=columns, dtype=str)[columns[0]]
+    users = compat.read_csv(file, delimiter=separator, engine="python", usecols=columns, dtype=str)[
+        columns[0]
+    ]
     return {str(name): int(n) - 1 for name, n in users.value_counts().items()}
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from recbole.utils import FeatureType
 
-from recbole_kuaiformer.config import AttributeSettings, reads_times
+from recbole_kuaiformer.config import TIME_KEYS, AttributeSettings, time_key
 
 TIME_GAP = "time_gap"  # attribute made from timestamps: seconds since the user's interaction before
 # Filters that RecBole does not apply to pre-split files, and the values that ask for none.
@@ -136,11 +136,10 @@ class AtomicFiles:
                 )
         if not is_augmented:
             return
-        if reads_times(self.config):
-            key, off = ("use_times", "False") if self.config["use_times"] else ("request_gap", "~")
+        if asks := time_key(self.config):
             raise DataError(
-                f"{key}: a history given as {self._list_field!r} has no times; set {key} to {off}, or give "
-                "files of plain interactions"
+                f"{asks}: a history given as {self._list_field!r} has no times; set {asks} to "
+                f"{TIME_KEYS[asks]}, or give files of plain interactions"
             )
         self._check_loaded(self._list_field, why="the history of each row")
         if self._list_field not in (self.config["alias_of_item_id"] or ()):

@@ -14,7 +14,7 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_kuaiformer.config import AttributeSettings, WindowSettings, reads_times
+from recbole_kuaiformer.config import AttributeSettings, WindowSettings, time_key
 from recbole_kuaiformer.data import presplit
 from recbole_kuaiformer.data.atomic_files import TIME_GAP, AtomicFiles, DataError, padded_floats
 from recbole_kuaiformer.data.history import LOG_ROW
@@ -154,7 +154,7 @@ class RetrievalDataset(LoggedDataset):
         if TIME_GAP in wanted:
             gaps = self.log.time_gaps(rows).astype(np.float32)
             lists[TIME_GAP + self.config["LIST_SUFFIX"]] = torch.from_numpy(gaps)
-        if reads_times(self.config):
+        if time_key(self.config):
             lists |= self._relative_times(rows, ends=ends)
         return Interaction({**lists, self.item_list_length_field: torch.from_numpy((rows >= 0).sum(1))})
 

@@ -8,7 +8,7 @@ import torch
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
-from recbole_kuaiformer.config import AttributeSettings, SettingsError
+from recbole_kuaiformer.config import BUCKET_KEYS, AttributeSettings, SettingsError
 from recbole_kuaiformer.data.dataset import TIME_GAP, RetrievalDataset
 from recbole_kuaiformer.encoders.features import Attribute
 
@@ -78,7 +78,7 @@ def continuous(name: str, *, source: str, options: dict[str, Any]) -> Attribute:
     Raises:
         SettingsError: an option is missing.
     """
-    for key in ("n_buckets", "maximum", "scale"):
+    for key in BUCKET_KEYS:
         if key not in options:
             raise SettingsError(f"attributes: {name}: a continuous attribute needs {key}")
     return Attribute(

@@ -50,4 +50,4 @@ class HSTU(RetrievalModel):
         """
         if not self.encoder.use_times:
             return {}
-        return times_of(interaction, columns=columns, key="use_times", off="False")
+        return times_of(interaction, columns=columns, key="use_times")

@@ -84,7 +84,7 @@ class KuaiFormer(RetrievalModel):
         """
         if self.encoder.gaps is None:
             return {}
-        return times_of(interaction, columns=columns, key="request_gap", off="~")
+        return times_of(interaction, columns=columns, key="request_gap")
 
     def _layout(self, settings: KuaiFormerSettings) -> tuple[tuple[int, ...], int]:
         """Group sizes, oldest first, and the recent items: together at most MAX_ITEM_LIST_LENGTH."""

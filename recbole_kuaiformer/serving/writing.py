@@ -22,7 +22,7 @@ from recbole_kuaiformer import checkpoint, compat
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.faiss_index import add_vectors, build_faiss, is_flat, read_faiss, write_faiss
 from recbole_kuaiformer.models.dot_product import dot_product_model
-from recbole_kuaiformer.models.times import reads_times
+from recbole_kuaiformer.models.times import TIME_KEYS, time_key
 from recbole_kuaiformer.serving import bundle
 from recbole_kuaiformer.serving.catalogue import Catalogue, RequestError
 from recbole_kuaiformer.serving.retriever import build_model, vocabularies
@@ -194,11 +194,10 @@ def _check_model(config: Any, model: Any) -> None:
         )
     if dot_product_model(model) is None:
         raise bundle.ExportError(f"model: the score of {config['model']} is not known to be a dot product")
-    if reads_times(config):
-        key, off = ("use_times", "False") if config["use_times"] else ("request_gap", "~")
+    if key := time_key(config):
         raise bundle.ExportError(
             f"{key}: this {config['model']} reads times of history or request; a request gives items alone; "
-            f"train with {key}: {off} to serve it"
+            f"train with {key}: {TIME_KEYS[key]} to serve it"
         )
 
 

@@ -34,10 +34,15 @@ def given(path, **more):
     return worlds.small_for("HSTU", path, "pauses", **more)
 
 
-def build(path, **more):
-    config = Config("HSTU", "pauses", config_dict=given(path, **more))
+def built(model, settings):
+    """The model, and its training and validation data."""
+    config = Config(model, "pauses", config_dict=settings)
     train, valid, _ = data_preparation(config, create_dataset(config))
-    return get_model("HSTU")(config, train.dataset).eval(), train, valid
+    return get_model(model)(config, train.dataset).eval(), train, valid
+
+
+def build(path, **more):
+    return built("HSTU", given(path, **more))
 
 
 def test_times_are_whole_seconds_from_the_newest_item_and_the_request_is_the_targets(tmp_path, monkeypatch):

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 import torch
 from recbole.config import Config
-from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
-from recbole.utils import get_model
 
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.encoders.kuaiformer import gaps_to_targets
 from tests import worlds
-from tests.models.test_hstu_times import by_pause
+from tests.models.test_hstu_times import built, by_pause
 
 GAP = {"n_buckets": 8, "maximum": 604_800.0, "scale": "log"}
 
@@ -21,9 +19,7 @@ def given(path, **more):
 
 
 def build(path, **more):
-    config = Config("KuaiFormer", "pauses", config_dict=given(path, **more))
-    train, valid, _ = data_preparation(config, create_dataset(config))
-    return get_model("KuaiFormer")(config, train.dataset).eval(), train, valid
+    return built("KuaiFormer", given(path, **more))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -66,9 +62,8 @@ def test_a_target_of_a_window_has_the_interests_of_its_own_row(tmp_path, monkeyp
     assert len(pairs) > len(rows) / 2  # longer histories than a window's are cut in one of the two alone
     places, found = map(list, zip(*pairs))
     torch.testing.assert_close(vectors[real][places], alone[found], rtol=0, atol=1e-5)
-    other = rows.clone() if hasattr(rows, "clone") else rows
-    other["request_time"] = rows["request_time"] + 86_400
-    assert not torch.allclose(model.interests(other)[:, 0], alone, atol=1e-3)
+    rows["request_time"] = rows["request_time"] + 86_400
+    assert not torch.allclose(model.interests(rows)[:, 0], alone, atol=1e-3)
 
 
 def test_the_pause_tells_what_comes_next(tmp_path, monkeypatch):
