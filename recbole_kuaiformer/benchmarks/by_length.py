@@ -10,6 +10,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -156,7 +157,7 @@ def look(args: argparse.Namespace) -> list[Bin]:
         raise SettingsError(
             f"--results: {args.results} must hold the runs of one dataset, has {sorted(datasets)}"
         )
-    runs = significance.ranks_by_model(rows, out=Path(args.runs))
+    runs = _complete(rows, out=Path(args.runs))
     if not runs:
         raise SettingsError(f"--runs: {args.runs} has no ranks.npz of a run of {args.results}")
     left_out = sorted({row["name"] for row in rows} - runs.keys())
@@ -168,12 +169,21 @@ def look(args: argparse.Namespace) -> list[Bin]:
     return bins(runs, lengths=lengths, edges=edges, metrics=args.metrics, history=args.history)
 
 
+def _complete(rows: list[dict[str, Any]], *, out: Path) -> dict[str, list[UserRanks]]:
+    """The ranks of the models of which every finished run has saved them: a mean over all seeds, or none."""
+    n_runs = Counter(row["name"] for row in rows if "failed" not in row)
+    held = significance.ranks_by_model(rows, out=out)
+    return {name: [*seeds.values()] for name, seeds in held.items() if len(seeds) == n_runs[name]}
+
+
 def _rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
     try:
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"]
-        if not all({"name", "dataset", "folder"} <= row.keys() for row in rows if "failed" not in row):
+        if not all(
+            {"name", "dataset", "folder", "seed"} <= row.keys() for row in rows if "failed" not in row
+        ):
             raise KeyError("folder")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"--results: {file} is no table of a comparison ({error!r:.100})") from error

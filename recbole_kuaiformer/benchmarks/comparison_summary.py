@@ -129,7 +129,7 @@ def warnings(rows: Rows) -> list[str]:
         counts = Counter(row["name"] for row in finished if row.get("published") == file)
         said.append(
             f"Runs taken from {file}, with what they cost on its machine and day, and without the ranks of "
-            f"their users, so that no pair with these models is tested: {_listed(counts)}."
+            f"their users, so that no pair is tested over these seeds: {_listed(counts)}."
         )
     return said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from recbole_kuaiformer.config import READINGS
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES, COVERAGE, SEED = 10_000, 0.95, 0
+FEWEST_BEYOND = 20  # resamples on the far side of 0; fewer do not count a p-value well
 DRAWN_AT_ONCE = 2**22  # counts held while resampling
 METRICS = ("ndcg@10", "recall@10")
 
@@ -30,7 +31,8 @@ class Comparison:
     """Two models on the users that both were tested on.
 
     Attributes:
-        difference: mean over users of first − second, each user's values averaged over seeds before.
+        seeds: runs of each whose values are averaged for every user before.
+        difference: mean over users of first − second.
         low: lower end of its 95 % interval (percentiles of the bootstrap).
         high: upper end.
         p_bootstrap: two-sided; 1 where no user differs.
@@ -45,6 +47,7 @@ class Comparison:
     first: str
     second: str
     users: int
+    seeds: int
     difference: float
     low: float
     high: float
@@ -60,7 +63,10 @@ def bootstrap(
     """Ends of the 95 % interval of the mean under resampling of users, and the two-sided p that it is 0.
 
     Users with one value are drawn together (a multinomial count of each value), which is the same
-    distribution as drawing user by user, in a fraction of the time.
+    distribution as drawing user by user, in a fraction of the time. The p-value counts resamples beyond 0;
+    where these are fewer than FEWEST_BEYOND it is that of a normal distribution of the resamples' deviation
+    (and no greater than the count allows): a count could not tell one in a million from one in ten thousand,
+    and Holm's correction over hundreds of pairs would call both chance.
     """
     values, counts = np.unique(differences, return_counts=True)
     if len(values) == 1:
@@ -77,7 +83,11 @@ def bootstrap(
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    return float(low), float(high), min(1.0, 2 * (beyond + 1) / (resamples + 1))
+    counted = min(1.0, 2 * (beyond + 1) / (resamples + 1))
+    if beyond >= FEWEST_BEYOND:
+        return float(low), float(high), counted
+    tail_of_normal = 2 * float(stats.norm.sf(abs(differences.mean()) / means.std()))
+    return float(low), float(high), min(counted, tail_of_normal)
 
 
 def wilcoxon(differences: Floats) -> float:
@@ -100,7 +110,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def user_values(runs: Sequence[UserRanks], *, reading: str, metric: str) -> dict[tuple[str, str], float]:
+def user_values(runs: Iterable[UserRanks], *, reading: str, metric: str) -> dict[tuple[str, str], float]:
     """Mean over the seeds of each user's metric, by (user, target); empty where there is no such reading."""
     name, _, k = metric.partition("@")
     of_user: Callable[..., Floats] = OF_A_USER[name]
@@ -113,30 +123,57 @@ def user_values(runs: Sequence[UserRanks], *, reading: str, metric: str) -> dict
     return {key: sum(values) / len(values) for key, values in held.items()}
 
 
+def matched(first: Iterable[int], second: Iterable[int]) -> tuple[list[int], list[int]]:
+    """As many seeds of the one as of the other: those that both have, or where there are none the first few.
+
+    A mean over several runs varies less from user to user than a single run, which the signed-rank test
+    would take for a difference.
+
+    >>> matched([1, 2, 3], [1]), matched([1, 2], [3])
+    (([1], [1]), ([1], [3]))
+    """
+    mine, theirs = sorted(first), sorted(second)
+    if common := [seed for seed in mine if seed in theirs]:
+        return common, common
+    n = min(len(mine), len(theirs))
+    return mine[:n], theirs[:n]
+
+
 def compared(
-    runs: Mapping[str, Sequence[UserRanks]], *, dataset: str, metrics: Sequence[str] = METRICS
+    runs: Mapping[str, Mapping[int, UserRanks]], *, dataset: str, metrics: Sequence[str] = METRICS
 ) -> list[Comparison]:
-    """Every pair of models in every reading that both have, not yet corrected.
+    """Every pair of models in every reading that both have, over as many seeds of each, not yet corrected.
 
     Args:
-        runs: the seeds' ranks by model.
+        runs: ranks by model and seed.
         dataset: for the table.
         metrics: per-user metrics and their cut-offs.
     """
     found = []
     for reading, metric in itertools.product(READINGS, metrics):
-        held = {name: user_values(seeds, reading=reading, metric=metric) for name, seeds in runs.items()}
-        for first, second in itertools.combinations([name for name in held if held[name]], 2):
-            common = sorted(held[first].keys() & held[second].keys())
+        there = {
+            name: {seed: one for seed, one in of_model.items() if reading in one.ranks}
+            for name, of_model in runs.items()
+        }
+
+        held: dict[tuple[str, tuple[int, ...]], dict[tuple[str, str], float]] = {}
+        for names in itertools.combinations([name for name in there if there[name]], 2):
+            seeds = matched(*(there[name] for name in names))
+            sides = [(name, tuple(chosen)) for name, chosen in zip(names, seeds)]
+            for name, chosen in {*sides} - held.keys():
+                ranks = [there[name][seed] for seed in chosen]
+                held[name, chosen] = user_values(ranks, reading=reading, metric=metric)
+            mine, theirs = (held[side] for side in sides)
+            common = sorted(mine.keys() & theirs.keys())
             if not common:
                 continue
-            mine, theirs = (np.array([held[name][key] for key in common]) for name in (first, second))
-            differences = np.round(mine - theirs, 12)  # sums of seeds in another order are the same value
+            # Rounded, as sums of seeds in another order are the same value.
+            differences = np.round(np.array([mine[key] - theirs[key] for key in common]), 12)
             low, high, p = bootstrap(differences)
             found.append(
                 Comparison(
-                    dataset, reading, metric, first, second,
-                    users=len(common), difference=float(differences.mean()), low=low, high=high,
+                    dataset, reading, metric, *names, users=len(common), seeds=len(seeds[0]),
+                    difference=float(differences.mean()), low=low, high=high,
                     p_bootstrap=p, p_wilcoxon=wilcoxon(differences),
                 )
             )  # fmt: skip
@@ -155,18 +192,13 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def ranks_by_model(rows: Sequence[Mapping[str, Any]], *, out: Path) -> dict[str, list[UserRanks]]:
-    """The saved ranks of the finished runs of one dataset.
-
-    Nothing of a model of which a run is from a published table: the ranks of its other seeds would be
-    compared with those of all seeds of another.
-    """
-    held: dict[str, list[UserRanks]] = {}
-    partial = {row["name"] for row in rows if "published" in row}
+def ranks_by_model(rows: Sequence[Mapping[str, Any]], *, out: Path) -> dict[str, dict[int, UserRanks]]:
+    """The saved ranks of the finished runs of one dataset, by model and seed."""
+    held: dict[str, dict[int, UserRanks]] = {}
     for row in rows:
         file = out / row["folder"] / "ranks.npz"
-        if "failed" not in row and row["name"] not in partial and file.is_file():
-            held.setdefault(row["name"], []).append(UserRanks.load(file))
+        if "failed" not in row and "published" not in row and file.is_file():
+            held.setdefault(row["name"], {})[row["seed"]] = UserRanks.load(file)
     return held
 
 
@@ -177,11 +209,12 @@ def as_rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 def as_markdown(found: Sequence[Comparison]) -> str:
     """The table of all comparisons."""
-    head = ["dataset", "history", "metric", "models", "users", "difference", "95 %", "p bootstrap"]
+    head = ["dataset", "history", "metric", "models", "users", "seeds", "difference", "95 %", "p bootstrap"]
     head += ["corrected", "p Wilcoxon", "corrected"]
     body = [
         [
-            one.dataset, one.history, title(one.metric), f"{one.first} - {one.second}", str(one.users),
+            one.dataset, one.history, title(one.metric), f"{one.first} - {one.second}",
+            str(one.users), str(one.seeds),
             f"{one.difference:+.4f}", f"{one.low:+.4f} … {one.high:+.4f}",
             *(f"{p:.2g}" for p in (
                 one.p_bootstrap, one.corrected_bootstrap, one.p_wilcoxon, one.corrected_wilcoxon
@@ -190,8 +223,9 @@ def as_markdown(found: Sequence[Comparison]) -> str:
         for one in found
     ]  # fmt: skip
     text = (
-        "Paired over users, each user's values averaged over the seeds: the tests speak of other users, not "
-        f"of other seeds. {RESAMPLES} bootstrap resamples; Wilcoxon over users that differ; Holm's "
-        f"correction over all {len(found)} comparisons of this page, for each test."
+        "Paired over users, each user's values averaged over the seeds, as many of the one model as of the "
+        "other (where a table has more of one, the difference is not that of its means): the tests speak of "
+        f"other users, not of other seeds. {RESAMPLES} bootstrap resamples; Wilcoxon over users that differ; "
+        f"Holm's correction over all {len(found)} comparisons of this page, for each test."
     )
     return f"# Significance\n\n{text}\n\n{tables.table(head, body)}\n"

@@ -69,9 +69,9 @@ def files(tmp_path):
     """A comparison's folder with two runs, one of which saved ranks, and its data."""
     resolved = {"field_separator": "\t", "USER_ID_FIELD": "who"}
     rows = [
-        {"name": "one", "dataset": "d", "folder": "runs/a", "resolved": resolved},
-        {"name": "two", "dataset": "d", "folder": "runs/b", "resolved": resolved},
-        {"name": "one", "dataset": "d", "failed": "it did", "folder": "runs/c"},
+        {"name": "one", "seed": 1, "dataset": "d", "folder": "runs/a", "resolved": resolved},
+        {"name": "two", "seed": 1, "dataset": "d", "folder": "runs/b", "resolved": resolved},
+        {"name": "one", "seed": 2, "dataset": "d", "failed": "it did", "folder": "runs/c"},
     ]
     (tmp_path / "out" / "runs" / "a").mkdir(parents=True)
     ranks(1).save(tmp_path / "out" / "runs" / "a" / "ranks.npz")

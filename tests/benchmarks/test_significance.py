@@ -50,7 +50,7 @@ def test_ranks_survive_the_file(tmp_path):
 
 def test_identical_rankings_do_not_differ():
     places = [1, 5, 9, 30]
-    for one in corrected(compared({"A": [ranks(places)], "B": [ranks(places)]}, dataset="d")):
+    for one in corrected(compared({"A": {1: ranks(places)}, "B": {1: ranks(places)}}, dataset="d")):
         assert (one.difference, one.low, one.high) == (0.0, 0.0, 0.0)
         assert one.p_bootstrap == one.p_wilcoxon == one.corrected_bootstrap == one.corrected_wilcoxon == 1.0
         json.dumps(as_rows([one]), allow_nan=False)
@@ -61,7 +61,7 @@ def test_a_planted_difference_is_found_whatever_the_order_of_users():
     worse = rng.integers(1, 40, size=400)
     better = np.where(np.arange(400) % 5 == 0, 1, worse)
     shuffled = rng.permutation(400)
-    pair = {"A": [ranks(better)], "B": [ranks(worse, order=shuffled)]}
+    pair = {"A": {1: ranks(better)}, "B": {1: ranks(worse, order=shuffled)}}
     by_metric = {one.metric: one for one in corrected(compared(pair, dataset="d"))}
     one = by_metric["recall@10"]
     assert one.users == 400
@@ -98,6 +98,22 @@ def test_a_true_zero_is_rejected_as_often_as_it_should():
     assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.09
 
 
+def test_a_p_value_beyond_what_resamples_can_count_is_that_of_a_t_test():
+    rng = np.random.default_rng(7)
+    values = rng.choice([-1.0, 0.0, 1.0], size=20_000, p=[0.08, 0.8, 0.12])
+    _, _, p = bootstrap(values, resamples=500)
+    exact = stats.ttest_1samp(values, 0).pvalue
+    assert exact < 1e-20
+    assert np.log10(p) == pytest.approx(np.log10(exact), rel=0.15)  # the deviation is of 500 draws
+
+
+def test_a_p_value_is_counted_where_it_can_be():
+    values = np.array([1.0] * 60 + [-1.0] * 45)
+    low, _, p = bootstrap(values, resamples=2_000)
+    assert low < 0
+    assert (p * 2_001 / 2) == pytest.approx(round(p * 2_001 / 2))
+
+
 def test_all_users_better_by_the_same_is_no_division_by_zero():
     low, high, p = bootstrap(np.full(20, 0.25))
     assert (low, high) == (0.25, 0.25)
@@ -119,7 +135,7 @@ def test_holm_against_a_literal_example():
 def test_correction_is_over_all_comparisons():
     rng = np.random.default_rng(1)
     held = {
-        name: [ranks(rng.integers(1, 30, size=50), masked=rng.integers(1, 30, size=50))] for name in "ABC"
+        name: {1: ranks(rng.integers(1, 30, size=50), masked=rng.integers(1, 30, size=50))} for name in "ABC"
     }
     found = corrected(compared(held, dataset="d"))
     assert len(found) == 3 * 2 * 2
@@ -133,5 +149,37 @@ def test_seeds_are_averaged_for_each_user_before():
 
 
 def test_models_meet_on_their_common_users_and_readings():
-    found = compared({"A": [ranks([1, 2, 3], masked=[1, 1, 1])], "B": [ranks([1, 2])]}, dataset="d")
+    found = compared({"A": {1: ranks([1, 2, 3], masked=[1, 1, 1])}, "B": {1: ranks([1, 2])}}, dataset="d")
     assert {(one.history, one.users) for one in found} == {("kept", 2)}
+
+
+def test_a_pair_is_tested_over_as_many_seeds_of_each():
+    rng = np.random.default_rng(11)
+    places = [rng.integers(1, 30, size=200) for _ in range(4)]
+    three = dict(enumerate(map(ranks, places[:3]), start=1))
+    once = {2: ranks(places[3])}
+    (hits,) = (one for one in compared({"A": three, "B": once}, dataset="d") if one.metric == "recall@10")
+    assert hits.seeds == 1
+    assert hits.difference == pytest.approx((places[1] <= 10).mean() - (places[3] <= 10).mean())
+    (hits,) = (
+        one
+        for one in compared({"A": three, "B": {**once, 3: ranks(places[0])}}, dataset="d")
+        if one.metric == "recall@10"
+    )
+    assert hits.seeds == 2
+    assert hits.difference == pytest.approx(
+        (
+            (places[1] <= 10).mean()
+            + (places[2] <= 10).mean()
+            - (places[3] <= 10).mean()
+            - (places[0] <= 10).mean()
+        )
+        / 2
+    )
+
+
+def test_a_seed_without_a_reading_is_not_averaged_in_it():
+    with_both, kept_alone = ranks([1, 30, 2], masked=[1, 2, 3]), ranks([9, 9, 9])
+    found = compared({"A": {1: with_both, 2: kept_alone}, "B": {1: with_both}}, dataset="d")
+    assert {(one.history, one.seeds) for one in found} == {("kept", 1), ("masked", 1)}
+    assert all(one.difference == 0 for one in found)
