@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks import running
+from recbole_kuaiformer.benchmarks.run_folder import alone_in
 from recbole_kuaiformer.config import SettingsError
 
 Case = dict[str, Any]
@@ -83,8 +84,8 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
         out: where they lie, finished or not.
         known: rows from elsewhere by identity (``published``), without ranks, taken where ``out`` has none.
 
-    A run that fails is a row with ``failed``; it is tried again the next time. Says after each how far the
-    whole is.
+    A run that another process is at is waited for, and taken from it. One that fails is a row with
+    ``failed``; it is tried again the next time. Says after each how far the whole is.
     """
     finished: list[Row] = []
     began = time.perf_counter()
@@ -98,7 +99,8 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
         is_new = row is None
         if row is None:
             print(f"{number}/{len(cases)} {_title(case)} …", flush=True)
-            row = _run(case, out=out)
+            with alone_in(folder_of(case, out=out)) as held:
+                row = earlier(case, out=out) or _run(case, out=out, held=held)
         finished.append(row)
         if "failed" not in row:
             open_.discard(case["identity"])
@@ -126,11 +128,10 @@ def earlier(case: Case, *, out: Path, known: Mapping[str, Row] | None = None) ->
     return {**row, **_facts(case, out=out), "per_user": False} if row else None
 
 
-def _run(case: Case, *, out: Path) -> Row:
+def _run(case: Case, *, out: Path, held: tuple[int, ...]) -> Row:
     folder = folder_of(case, out=out)
-    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    (row,) = running.measured(_handed_over(case), module=MODULE, folder=folder)
+    (row,) = running.measured(_handed_over(case), module=MODULE, folder=folder, held=held)
     row["seconds"] = time.perf_counter() - start
     if "failed" in row:
         running.write(folder / "failed.json", {"failed": row["failed"]})

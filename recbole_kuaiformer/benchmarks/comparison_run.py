@@ -16,7 +16,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
 from recbole_kuaiformer import plugin
-from recbole_kuaiformer.benchmarks import flops, measuring
+from recbole_kuaiformer.benchmarks import flops, measuring, running
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
 from recbole_kuaiformer.benchmarks.user_ranks import LIST_LENGTH, Noting, UserRanks, by_reading, ranks_of
 from recbole_kuaiformer.models.dot_product import dot_product_model
@@ -183,6 +183,7 @@ def row(case: dict[str, Any]) -> Row:
         "user_mflops": user_mflops(run),
         "per_user": bool(case["per_user"]),
         "checkpoint": str(trainer.saved_model_file),
+        "made": {**running.provenance(), **measuring.machine()},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from itertools import chain
 from typing import Any
 
@@ -98,7 +99,7 @@ def as_markdown(rows: Rows, *, dataset: str, about: str) -> str:
         names = shown_metrics(of_reading)
         body = [[line.model, *(_cell(line.metrics.get(name)) for name in names)] for line in of_reading]
         parts += [f"## History {reading}", tables.table(["model", *map(title, names)], body)]
-    parts += [*_cost_parts(found), *_settings(rows)]
+    parts += [*_cost_parts(found), _made(rows), *_settings(rows)]
     parts.append(tables.failures([_named(row) for row in rows], by="what"))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -116,6 +117,23 @@ def _cost_parts(found: list[Line]) -> list[str]:
     ]
     head = ["model", "seeds", *(COST_TITLES[name] for name in costs)]
     return ["## What training took", tables.table(head, body)] if body else []
+
+
+def _made(rows: Rows) -> str:
+    """With what and when the runs were made, as far as they say."""
+    held: dict[tuple[str, ...], Counter[str]] = {}
+    for row in rows:
+        if made := row.get("made"):
+            where = (
+                made["commit"],
+                made["date"],
+                made["torch"],
+                made["cuda"] or made["cpu"],
+                str(made["threads"]),
+            )
+            held.setdefault(where, Counter())[row["name"]] += 1
+    body = [[*where, ", ".join(f"{name} {n}" for name, n in runs.items())] for where, runs in held.items()]
+    return tables.table(["commit", "date", "torch", "on", "threads", "runs"], body) if body else ""
 
 
 def _settings(rows: Rows) -> list[str]:

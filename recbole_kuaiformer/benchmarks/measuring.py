@@ -108,15 +108,27 @@ def machine() -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """The commit of the checkout that this package is run from; unknown where there is none."""
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit of the checkout that this package is run from, with -dirty where files of it have changed.
+
+    Args:
+        folder: that holds this file; unknown where it is in no checkout of its own, as in a virtual
+            environment inside of another project.
+    """
+    if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return "unknown"
+    return _git(folder, "describe", "--always", "--dirty", "--exclude=*") or "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints there; None if it fails, or is not installed."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def _cpu() -> str:

@@ -34,7 +34,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *([given] if given else [])])}
 
 
-def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -> Rows:
+def measured(
+    case: dict[str, Any], *, module: str, folder: Path | None = None, held: tuple[int, ...] = ()
+) -> Rows:
     """The rows of a case, measured by ``python -m module`` in a process and an empty folder of its own.
 
     A case that dies is a row that says so. The module prints its rows, or its one row, as the last line.
@@ -43,6 +45,7 @@ def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -
         case: handed over as JSON, the module's one argument.
         module: of the package.
         folder: where the process works in the empty folder's place, and what it wrote there stays.
+        held: file descriptors that it keeps open, as of ``run_folder.alone_in``.
     """
     command = [sys.executable, "-m", module, json.dumps(case)]
     with (
@@ -52,7 +55,13 @@ def measured(case: dict[str, Any], *, module: str, folder: Path | None = None) -
     ):
         place = folder or empty
         process = subprocess.Popen(
-            command, stdout=printed, stderr=subprocess.PIPE, text=True, cwd=place, env=environment()
+            command,
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=place,
+            env=environment(),
+            pass_fds=held,
         )
         with _ended_with(process):
             last = _last_line(process)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import Request, case
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
 from tests import worlds
+from tests.waiting import wait_until
 
 SET = ["topk=[5,10,20,50]", "MAX_ITEM_LIST_LENGTH=12", "train_batch_size=128"]
 MODELS = ["ComiRecSA", "SASRec", "Pop", "GRU4Rec"]
@@ -107,6 +107,14 @@ def test_no_rank_is_better_with_the_history_in_the_way(grid):
     assert (ranks["masked"] < ranks["kept"]).any()
 
 
+def test_the_page_says_with_what_its_runs_were_made(grid):
+    page = (grid["out"] / "twofold.md").read_text()
+    made = grid["rows"]["SASRec"]["made"]
+    assert made["torch"] == torch.__version__
+    assert f"| {made['commit']} | {made['date']} | {made['torch']} |" in page
+    assert "| ComiRecSA 1, SASRec 1, Pop 1 |" in page
+
+
 def test_a_crash_is_recorded_with_its_reason(grid):
     row = grid["rows"]["GRU4Rec"]
     assert row["failed"].startswith("ValueError: num_layers must be greater than zero")
@@ -137,13 +145,6 @@ def test_a_run_ends_with_the_comparison_that_is_told_to_end(tmp_path):
     assert parent.wait(timeout=60) == 143
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
-
-
-def wait_until(holds, *, seconds=60):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_tables_pictures_and_tests_are_there(grid):

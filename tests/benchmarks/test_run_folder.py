@@ -1,0 +1,102 @@
+"""Two processes in one run's folder, and whose commit a measurement names."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from recbole_kuaiformer.benchmarks import comparison_grid, measuring, running
+from recbole_kuaiformer.benchmarks.run_folder import LOCK, alone_in
+from tests.waiting import wait_until
+
+fcntl = pytest.importorskip("fcntl", reason="locks of files are POSIX's")
+
+
+def is_free(folder):
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
+    folder, order = tmp_path / "runs" / "one", []
+
+    def second():
+        with alone_in(folder):
+            order.append("second")
+
+    with alone_in(folder):
+        thread = threading.Thread(target=second)
+        thread.start()
+        said = []
+        wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
+        order.append("first")
+    thread.join(timeout=60)
+    assert order == ["first", "second"]
+    assert str(folder) in "".join(said)
+    assert is_free(folder)
+
+
+def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypatch):
+    case = {
+        "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
+        "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
+    }  # fmt: skip
+    folder = comparison_grid.folder_of(case, out=tmp_path)
+    monkeypatch.setattr(running, "measured", lambda *_, **__: pytest.fail("ran again"))
+    found = []
+    with alone_in(folder):
+        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([case], out=tmp_path)))
+        thread.start()
+        row = {"per_user": False, "seconds": 1.0, "mark": "theirs"}
+        running.write(folder / "run.json", row)
+    thread.join(timeout=60)
+    assert [one["mark"] for one in found] == ["theirs"]
+
+
+def test_a_child_whose_parent_was_killed_still_keeps_others_out(tmp_path):
+    (tmp_path / "endless.py").write_text(
+        "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(300)"
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from recbole_kuaiformer.benchmarks import run_folder, running\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "with run_folder.alone_in(folder) as held:\n"
+        "    running.measured({'kind': 'run'}, module='endless', folder=folder, held=held)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env=running.environment())
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.is_file() and pid.read_text())
+    parent.kill()
+    parent.wait(timeout=60)
+    try:
+        assert not is_free(tmp_path)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    wait_until(lambda: is_free(tmp_path))
+
+
+def test_the_commit_is_this_checkouts_or_unknown(tmp_path):
+    here = Path(measuring.__file__).parent
+    git = ["git", "-C", str(here)]
+    if subprocess.run([*git, "ls-files", "--error-unmatch", "measuring.py"], capture_output=True).returncode:
+        pytest.skip("not run from a checkout")
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    assert head.startswith(measuring.commit().removesuffix("-dirty"))
+    installed = tmp_path / "venv"
+    installed.mkdir()
+    (installed / "measuring.py").write_text("")
+    assert measuring.commit(installed) == "unknown"
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another project"]):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *command], cwd=tmp_path, check=True
+        )
+    assert measuring.commit(installed) == "unknown"
