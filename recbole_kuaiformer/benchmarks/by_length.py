@@ -107,16 +107,22 @@ def history_lengths(file: Path, *, resolved: Mapping[str, Any]) -> dict[str, int
 
     Raises:
         FileNotFoundError: there is no such file.
-        SettingsError: it has no column of users.
+        SettingsError: it has no column of users, or another encoding than the run's settings have.
     """
-    separator, user = resolved["field_separator"], resolved["USER_ID_FIELD"]
-    head = compat.read_csv(file, delimiter=separator, engine="python", nrows=0).columns
-    columns = [column for column in head if column.partition(":")[0] == user]
-    if not columns:
-        raise SettingsError(f"{file}: no column {user!r} (USER_ID_FIELD) among {[*head]}")
-    users = compat.read_csv(file, delimiter=separator, engine="python", usecols=columns, dtype=str)[
-        columns[0]
-    ]
+    user = resolved["USER_ID_FIELD"]
+    form = {
+        "delimiter": resolved["field_separator"],
+        "encoding": resolved.get("encoding", "utf-8"),
+        "engine": "python",
+    }
+    try:
+        head = compat.read_csv(file, nrows=0, **form).columns
+        columns = [column for column in head if column.partition(":")[0] == user]
+        if not columns:
+            raise SettingsError(f"{file}: no column {user!r} (USER_ID_FIELD) among {[*head]}")
+        users = compat.read_csv(file, usecols=columns, dtype=str, **form)[columns[0]]
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not in the run's encoding {form['encoding']!r} ({error})") from error
     return {str(name): int(n) - 1 for name, n in users.value_counts().items()}
 
 

@@ -74,15 +74,18 @@ def assignments(
     ({'topk': '[5]'}, {'SASRec': {'n_layers': '3'}})
 
     Raises:
-        SettingsError: a text without =, or of a model that is not compared.
+        SettingsError: a text without =, of a model that is not compared, or of a key that is there twice.
     """
     common: dict[str, Any] = {}
     own: dict[str, dict[str, Any]] = {}
-    known = list(models)
+    known, seen = list(models), set[str]()
     for text in given:
         name, is_there, value = text.partition("=")
         if not is_there or not name:
             raise SettingsError(f"{option}: {text!r} is no key=value")
+        if name in seen:
+            raise SettingsError(f"{option}: {name} is there twice, last as {text!r}; leave one of them")
+        seen.add(name)
         parsed = None if value in NOTHING else value  # the rest RecBole reads as it reads its command line
         model, of_a_model, key = name.partition(".")
         if not of_a_model:

@@ -16,7 +16,10 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     assignments,
     case,
     check_common,
+    configuration,
+    known_keys,
 )
+from recbole_kuaiformer.benchmarks.comparison_summary import COSTS
 from recbole_kuaiformer.benchmarks.experiment_form import RUN_KEYS
 from recbole_kuaiformer.config import SettingsError
 
@@ -125,6 +128,7 @@ class Experiment:
             if seed in seeds[name]
         ]
         self._check_metrics(found[0]["resolved"])
+        self._check_curves(dataset)
         return found
 
     def _case(self, name: str, dataset: str, *, seed: int, request: Request) -> Case:
@@ -138,6 +142,17 @@ class Experiment:
         if unknown := [one for one in self.metrics if one not in measured]:
             raise SettingsError(
                 f"{self.name}: metrics: {unknown[0]} is not measured; measured are {', '.join(measured)}"
+            )
+
+    def _check_curves(self, dataset: str) -> None:
+        place = {"data_path": self.data_path} if self.data_path else {}
+        known = {
+            key for model in self.models for key in known_keys(configuration(model, dataset, given=place))
+        }
+        if unknown := [one.x for one in self.curves if one.x not in COSTS and one.x not in known]:
+            raise SettingsError(
+                f"{self.name}: curves: x {unknown[0]} is no key of {', '.join(self.models)} and no cost "
+                f"({', '.join(COSTS)})"
             )
 
     def _seeds(self, given: Mapping[str, Any], dataset: str) -> tuple[int, ...]:

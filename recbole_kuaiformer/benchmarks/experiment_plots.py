@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks.comparison_plots import DASHES, MARKERS
-from recbole_kuaiformer.benchmarks.comparison_summary import Rows, Spread, by_dataset
+from recbole_kuaiformer.benchmarks.comparison_summary import COSTS, Rows, Spread, by_dataset
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.experiment_plan import Curve, Experiment
 from recbole_kuaiformer.benchmarks.tables import COLOURS
@@ -44,9 +44,9 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
             _panel(axis, finished, curve=curve, metrics=experiment.metrics)
         heading = f"{experiment.title}: {dataset}, history {READING}"
         figure.suptitle(textwrap.fill(heading, LETTERS * n_panels), fontsize=10)
-        if any(one.x not in finished[0]["resolved"] for one in curves):
+        if any(one.x in COSTS for one in curves):
             key = "   ".join(f"{n}: {name}" for name, n in _numbers(finished).items())
-            figure.supxlabel(textwrap.fill(f"{key}   (lines: Pareto front)", 75 * n_panels), fontsize=8)
+            figure.supxlabel(textwrap.fill(key, 75 * n_panels), fontsize=8)
         files.append(folder / f"{dataset}-curves.png")
         figure.savefig(files[-1], dpi=130)
         pyplot.close(figure)
@@ -96,7 +96,7 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[str]) -> None:
-    is_cost = curve.x not in rows[0]["resolved"]
+    is_cost = curve.x in COSTS
     for number, metric in enumerate(metrics):
         found = points(rows, curve=curve, metric=metric)
         if not found:  # a cut-off beyond the catalogue
@@ -118,7 +118,8 @@ def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[st
         if is_cost and _are_numbers(found):
             kept = front(xs, shares)
             axis.plot([xs[i] for i in kept], [shares[i] for i in kept], color=look["color"], linestyle=dash)
-    axis.set(xlabel=curve.label, ylabel=f"share of the best ({READING})")
+    label = f"{curve.label} (lines: Pareto front)" if is_cost else curve.label
+    axis.set(xlabel=label, ylabel=f"share of the best ({READING})")
     axis.grid(alpha=0.3)
     found = points(rows, curve=curve, metric=metrics[0])
     if is_cost:

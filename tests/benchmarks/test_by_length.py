@@ -141,6 +141,12 @@ def test_a_file_that_is_no_table_is_named(files, capsys, text, says):
     assert says in capsys.readouterr().err
 
 
+def test_a_file_in_another_encoding_is_named(files, capsys):
+    (files / "data" / "d" / "d.inter").write_bytes("who:token\titem:token\né\t1\n".encode("latin-1"))
+    assert by_length.main(arguments(files)) == 2
+    assert "d.inter: not in the run's encoding 'utf-8'" in capsys.readouterr().err
+
+
 def test_a_file_of_interactions_without_users_is_named(files, capsys):
     (files / "data" / "d" / "d.inter").write_text("item:token\n1\n")
     assert by_length.main(arguments(files)) == 2

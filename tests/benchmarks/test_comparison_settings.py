@@ -58,6 +58,7 @@ def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
         (["--set", "topk"], "'topk' is no key=value"),
         (["--models", "NoSuch"], "RecBole and this package have no model 'NoSuch'"),
         (["--set", "n_interests=0"], "n_interests: must be at least 1"),
+        (["--set", "n_interests=2", "n_interests=3"], "--set: n_interests is there twice, last as 'n_inter"),
     ],
 )
 def test_a_wrong_setting_is_an_error_before_anything_runs(path, tmp_path, capsys, asked, message):

@@ -269,6 +269,7 @@ def broken(tmp_path, **more):
         ),
         ({"runs": {"a": {"n_interests": 1}}, "curves": []}, "broken.yaml: runs: a names no model"),
         ({"curves": [{"x": "n_interests", "runs": ["b"]}]}, "broken.yaml: curves: b is none of the runs"),
+        ({"curves": [{"x": "n_interest"}]}, "broken: curves: x n_interest is no key of"),
         ({"curves": [{"y": "n_interests", "x": "a"}]}, "broken.yaml: curves: y is none of label, paper"),
         (
             {"runs": {"a.b": {"model": "GRU4Rec"}}, "curves": []},
