@@ -15,7 +15,6 @@ from torch import Tensor
 from recbole_kuaiformer.config import READINGS
 
 Floats = npt.NDArray[np.float64]
-LIST_LENGTH = 10  # of the lists that coverage and Gini are taken of
 
 
 class Noting:
@@ -87,6 +86,19 @@ def ranks_of(hits: Tensor, mean_ranks: Tensor) -> Tensor:
     inside = places.int().argmax(1) + 1
     beyond = mean_ranks[:, 0].floor().long().clamp(min=k + 1)
     return torch.where(places.any(1), inside, beyond)
+
+
+def gini(items: Tensor, n_items: int) -> float:
+    """RecBole's GiniIndex of the lists [U, k] of ids below ``n_items``: 0, all as often; near 1, few alone.
+
+    RecBole counts in a dictionary, number by number, which takes minutes for long lists.
+
+    >>> gini(torch.tensor([[0, 1], [2, 3]]), 4), gini(torch.tensor([[1], [1], [1], [1]]), 4)
+    (0.0, 0.75)
+    """
+    counts = items.flatten().bincount(minlength=n_items).sort().values.double()
+    places = torch.arange(1, n_items + 1, dtype=torch.float64)
+    return float(((2 * places - n_items - 1) * counts).sum() / counts.sum() / n_items)
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,12 @@ def test_numbers_are_those_of_run_recbole_with_the_same_settings(grid, home, mod
                 assert row["readings"][reading][f"{metric}@{k}"] == float(found[f"{metric}@{k}{suffix}"])
 
 
-def test_coverage_and_gini_are_recboles_of_the_lists_of_ten(grid, home):
-    given = {**of(grid, "SASRec")["settings"], "topk": [10], "metrics": ["ItemCoverage", "GiniIndex", "NDCG"]}
+@pytest.mark.parametrize("k", [5, 10, 20])
+def test_coverage_and_gini_are_recboles_at_every_cut_off(grid, home, k):
+    given = {**of(grid, "SASRec")["settings"], "topk": [k], "metrics": ["ItemCoverage", "GiniIndex", "NDCG"]}
+    given["valid_metric"] = f"NDCG@{k}"
     found = run_recbole("SASRec", "twofold", config_dict=given)["test_result"]
-    for metric in ("itemcoverage@10", "giniindex@10"):
+    for metric in (f"itemcoverage@{k}", f"giniindex@{k}"):
         assert grid["rows"]["SASRec"]["readings"]["kept"][metric] == float(found[metric])
         assert grid["rows"]["SASRec"]["readings"]["masked"][metric] == float(found[f"{metric}_masked"])
 
