@@ -12,15 +12,26 @@ from recbole_kuaiformer import defaults
 from recbole_kuaiformer.config import SettingsError
 
 NEEDED = ("title", "question", "datasets", "runs")
-KEYS = (*NEEDED, "seeds", "max_epochs", "params", "common", "curves", "metrics")
+KEYS = (*NEEDED, "base", "seeds", "max_epochs", "params", "common", "curves", "metrics")
+# Of the experiment that a file is based on, under its own; the first two setting by setting.
+INHERITED = ("common", "datasets", "seeds", "max_epochs", "params", "metrics")
 # What a run holds beside settings of its model; all but the first stand in place of the experiment's.
 RUN_KEYS = ("model", "seeds", "max_epochs", "time_budget")
 CURVE_KEYS = ("x", "label", "runs", "paper")
 _NOT_IN_NAMES = ".=|/\\\n"
 
 
-def load(file: Path) -> dict[str, Any]:
-    """What the file holds.
+def folder() -> Path:
+    """Where the package's own experiments are."""
+    return defaults.properties_folder() / "experiments"
+
+
+def load(file: Path, *, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What the file holds, over what the experiment that it is based on holds (``base``, of INHERITED).
+
+    Args:
+        file: YAML.
+        based_on_it: files whose ``base`` this one is, by way of the last of them.
 
     Raises:
         SettingsError: it is no YAML, or not of the form of an experiment; names file, key and value.
@@ -31,8 +42,45 @@ def load(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file.name}: no YAML file: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(held, dict):
         raise SettingsError(f"{file.name}: must hold {', '.join(NEEDED)}, got {held!r:.60}")
-    _Form(file.name, held).check()
-    return held
+    if "base" in held:
+        base = _base(file, held["base"], based_on_it=(*based_on_it, file.resolve()))
+        held = _over(base, held)
+    found: dict[str, Any] = held
+    _Form(file.name, found).check()
+    return found
+
+
+def _base(file: Path, name: Any, *, based_on_it: tuple[Path, ...]) -> dict[str, Any]:
+    is_file = isinstance(name, str) and name.endswith(".yaml")
+    there = file.parent / name if is_file else folder() / f"{name}.yaml"
+    if not isinstance(name, str) or not there.is_file():
+        raise SettingsError(
+            f"{file.name}: base {name!r} is no experiment of properties/, nor a file beside it"
+        )
+    if there.resolve() in based_on_it:
+        raise SettingsError(f"{file.name}: base {name!r} is based on this file itself")
+    return load(there, based_on_it=based_on_it)
+
+
+def _over(base: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+    """The file over its base: of datasets those that it names, or all; no settings of single runs."""
+    merged = {key: base[key] for key in INHERITED if key in base} | dict(held)
+    own = held.get("common", {})
+    if isinstance(own, dict):  # the form says what is wrong otherwise
+        merged["common"] = {**base.get("common", {}), **own}
+    named = held.get("datasets", dict.fromkeys(base["datasets"]))
+    if isinstance(named, dict):
+        merged["datasets"] = {
+            name: _settings_over(base["datasets"].get(name), given) for name, given in named.items()
+        }
+    return merged
+
+
+def _settings_over(base: Mapping[str, Any] | None, given: Any) -> Any:
+    if not isinstance(given or {}, dict):
+        return given
+    of_all_runs = {key: value for key, value in (base or {}).items() if "." not in str(key)}
+    return {**of_all_runs, **(given or {})}
 
 
 class _Form:
@@ -57,7 +105,7 @@ class _Form:
         metrics = self.held.get("metrics", ["recall@10"])
         is_list = isinstance(metrics, list) and metrics and all(isinstance(one, str) for one in metrics)
         self._need(is_list, "metrics", f"must be a list as [recall@10, recall@50], got {metrics!r}")
-        params = self.held.get("params", "search")
+        params = self.held.get("params") or "search"
         there = isinstance(params, str) and (defaults.properties_folder() / params).is_dir()
         self._need(there, "params", f"must be a folder in properties/, got {params!r}")
 

@@ -196,7 +196,7 @@ def _without(given: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 def known_experiments() -> list[str]:
     """Names of the experiments in properties/experiments/."""
-    return sorted(file.stem for file in _folder().glob("*.yaml"))
+    return sorted(file.stem for file in experiment_form.folder().glob("*.yaml"))
 
 
 def read(name: str) -> Experiment:
@@ -205,7 +205,7 @@ def read(name: str) -> Experiment:
     Raises:
         SettingsError: there is none, or it has not the form of one.
     """
-    file = Path(name) if name.endswith(".yaml") else _folder() / f"{name}.yaml"
+    file = Path(name) if name.endswith(".yaml") else experiment_form.folder() / f"{name}.yaml"
     if not file.is_file():
         raise SettingsError(f"--which {name}: no such experiment; there are {', '.join(known_experiments())}")
     held = experiment_form.load(file)
@@ -224,9 +224,5 @@ def read(name: str) -> Experiment:
         metrics=tuple(held.get("metrics", ("recall@10", "recall@50"))),
         models=tuple(dict.fromkeys(str(given["model"]) for given in held["runs"].values())),
         max_epochs=held.get("max_epochs"),
-        params=defaults.properties_folder() / held["params"] if "params" in held else None,
+        params=defaults.properties_folder() / held["params"] if held.get("params") else None,
     )
-
-
-def _folder() -> Path:
-    return defaults.properties_folder() / "experiments"

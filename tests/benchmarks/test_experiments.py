@@ -229,6 +229,40 @@ def test_what_a_search_has_found_is_taken_from_the_folder_that_the_file_names(tm
     assert [case["resolved"]["learning_rate"] for case in cases[:3]] == [0.125, 0.125, 0.001]
 
 
+def test_a_file_stands_over_the_one_it_is_based_on(tmp_path):
+    (tmp_path / "below.yaml").write_text(
+        yaml.safe_dump(
+            {
+                **TINY,
+                "datasets": {"twofold": {"epochs": 3, "eval_step": 1, "one.n_layers": 1}, "other": None},
+                "common": {"learning_rate": 0.5, "hidden_size": 8},
+                "seeds": [4, 5],
+                "params": "tuned",
+            }
+        )
+    )
+    own = {"title": "T", "question": "Q", "base": "below.yaml", "runs": {"a": {"model": "GRU4Rec"}}}
+    (tmp_path / "above.yaml").write_text(
+        yaml.safe_dump({**own, "common": {"hidden_size": 16}, "datasets": {"twofold": {"epochs": 7}}})
+    )
+    found = read(str(tmp_path / "above.yaml"))
+    assert found.datasets == {"twofold": {"epochs": 7, "eval_step": 1}}
+    assert found.common == {"learning_rate": 0.5, "hidden_size": 16}
+    assert (found.seeds, found.params) == ((4, 5), defaults.properties_folder() / "tuned")
+    assert (list(found.runs), found.curves, found.title) == (["a"], (), "T")
+    (tmp_path / "top.yaml").write_text(yaml.safe_dump({**own, "base": "above.yaml", "params": None}))
+    found = read(str(tmp_path / "top.yaml"))
+    assert found.datasets == {"twofold": {"epochs": 7, "eval_step": 1}}
+    assert found.params is None
+
+
+def test_two_files_based_on_each_other_are_an_error(tmp_path):
+    for name, base in (("a", "b.yaml"), ("b", "a.yaml")):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**TINY, "base": base}))
+    with pytest.raises(SettingsError, match=r"b\.yaml: base 'a\.yaml' is based on this file itself"):
+        read(str(tmp_path / "a.yaml"))
+
+
 def run_with(**more):
     return {"runs": {"a": {"model": "GRU4Rec", **more}}, "curves": []}
 
@@ -242,8 +276,19 @@ def broken(tmp_path, **more):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"run": {}}, "broken.yaml: run is none of common, curves, datasets"),
+        ({"run": {}}, "broken.yaml: run is none of base, common, curves, datasets"),
         ({"title": 3}, "broken.yaml: title must be a text, got 3"),
+        (
+            {"base": "nothing"},
+            "broken.yaml: base 'nothing' is no experiment of properties/, nor a file beside",
+        ),
+        ({"base": ["apart"]}, "broken.yaml: base ['apart'] is no experiment of properties/"),
+        ({"base": "broken.yaml"}, "broken.yaml: base 'broken.yaml' is based on this file itself"),
+        ({"base": "comparison", "common": 3}, "broken.yaml: common must hold settings, got 3"),
+        (
+            {"base": "comparison", "datasets": {"ml-1m": [1]}},
+            "broken.yaml: datasets: ml-1m must hold settings",
+        ),
         ({"seeds": 3}, "broken.yaml: seeds must be a list of whole numbers, got 3"),
         ({"seeds": []}, "broken.yaml: seeds must be a list of whole numbers, got []"),
         ({"seeds": "12"}, "broken.yaml: seeds must be a list of whole numbers, got '12'"),
