@@ -137,11 +137,17 @@ def report_pairs(rows: Rows, *, runs: Path, out: Path) -> None:
     found = []
     for dataset, of_dataset in by_dataset(rows).items():
         ranks = significance.ranks_by_model(of_dataset, out=runs)
-        found += significance.compared(ranks, dataset=dataset)
+        found += significance.compared(ranks, dataset=dataset, metrics=_tested(of_dataset))
     found = significance.corrected(found)
     text = json.dumps(significance.as_rows(found), indent=1)
     (out / "significance.json").write_text(text, encoding="utf-8")
     (out / "significance.md").write_text(significance.as_markdown(found), encoding="utf-8")
+
+
+def _tested(rows: Rows) -> tuple[str, ...]:
+    """Of the metrics that are tested those that were measured, so that no cut-off is beyond the catalogue."""
+    measured = {name for row in rows for held in row.get("readings", {}).values() for name in held}
+    return tuple(name for name in significance.METRICS if name in measured) or significance.METRICS
 
 
 def about(arguments: Sequence[str]) -> str:

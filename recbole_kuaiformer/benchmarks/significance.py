@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 RESAMPLES, COVERAGE, SEED = 10_000, 0.95, 0
 FEWEST_BEYOND = 20  # resamples on the far side of 0; fewer do not count a p-value well
 DRAWN_AT_ONCE = 2**22  # counts held while resampling
-METRICS = ("ndcg@10", "recall@10")
+METRICS = ("ndcg@10", "recall@10", "recall@50")
 
 
 @dataclass(frozen=True)
