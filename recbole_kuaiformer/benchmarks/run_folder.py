@@ -32,4 +32,6 @@ def alone_in(folder: Path) -> Iterator[tuple[int, ...]]:
         except BlockingIOError:
             print(f"  another process works in {folder}; waiting for it", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some network file systems have none either
+            print(f"  {folder} cannot be locked ({error}): let no other process work there", flush=True)
         yield (file.fileno(),)

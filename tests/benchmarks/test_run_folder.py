@@ -61,6 +61,16 @@ def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypa
     assert [one["mark"] for one in found] == ["theirs"]
 
 
+def test_a_file_system_without_locks_is_said_and_not_an_end(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with alone_in(tmp_path):
+        pass
+    assert f"{tmp_path} cannot be locked ([Errno 37] No locks available)" in capsys.readouterr().out
+
+
 def test_a_child_whose_parent_was_killed_still_keeps_others_out(tmp_path):
     (tmp_path / "endless.py").write_text(
         "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(300)"
