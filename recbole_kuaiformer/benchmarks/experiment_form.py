@@ -77,8 +77,8 @@ def _over(base: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_over(base: Mapping[str, Any] | None, given: Any) -> Any:
-    if not isinstance(given or {}, dict):
-        return given
+    if not (given is None or isinstance(given, dict)):
+        return given  # which the form refuses
     of_all_runs = {key: value for key, value in (base or {}).items() if "." not in str(key)}
     return {**of_all_runs, **(given or {})}
 
