@@ -216,7 +216,7 @@ def as_markdown(found: Sequence[Comparison]) -> str:
             one.dataset, one.history, title(one.metric), f"{one.first} - {one.second}",
             str(one.users), str(one.seeds),
             f"{one.difference:+.4f}", f"{one.low:+.4f} … {one.high:+.4f}",
-            *(f"{p:.2g}" for p in (
+            *(_p(p) for p in (
                 one.p_bootstrap, one.corrected_bootstrap, one.p_wilcoxon, one.corrected_wilcoxon
             )),
         ]
@@ -229,3 +229,12 @@ def as_markdown(found: Sequence[Comparison]) -> str:
         f"Holm's correction over all {len(found)} comparisons of this page, for each test."
     )
     return f"# Significance\n\n{text}\n\n{tables.table(head, body)}\n"
+
+
+def _p(value: float) -> str:
+    """A p-value in two digits; one too small for a float is not 0.
+
+    >>> _p(0.0123), _p(0.0)
+    ('0.012', '< 1e-300')
+    """
+    return f"{value:.2g}" if value >= 1e-300 else "< 1e-300"
