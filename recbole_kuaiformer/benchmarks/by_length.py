@@ -177,7 +177,7 @@ def look(args: argparse.Namespace) -> list[Bin]:
 
 def _complete(rows: list[dict[str, Any]], *, out: Path) -> dict[str, list[UserRanks]]:
     """The ranks of the models of which every finished run has saved them: a mean over all seeds, or none."""
-    n_runs = Counter(row["name"] for row in rows if "failed" not in row)
+    n_runs = Counter(name for name, _ in {(row["name"], row["seed"]) for row in rows if "failed" not in row})
     held = significance.ranks_by_model(rows, out=out)
     return {name: [*seeds.values()] for name, seeds in held.items() if len(seeds) == n_runs[name]}
 
@@ -187,10 +187,10 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(f"{file}: no such file")
     try:
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"]
-        if not all(
-            {"name", "dataset", "folder", "seed"} <= row.keys() for row in rows if "failed" not in row
-        ):
-            raise KeyError("folder")
+        for row in rows:
+            missing = {"name", "dataset", "folder", "seed"} - row.keys()
+            if missing and "failed" not in row:
+                raise KeyError(*sorted(missing))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"--results: {file} is no table of a comparison ({error!r:.100})") from error
     return rows

@@ -96,7 +96,7 @@ def plan(args: argparse.Namespace) -> list[Case]:
     return [
         case(model, dataset, seed=seed, request=request, name=name)
         for dataset in args.datasets
-        for seed in args.seeds
+        for seed in dict.fromkeys(args.seeds)
         for name, model in models.items()
     ]
 
@@ -145,9 +145,13 @@ def report_pairs(rows: Rows, *, runs: Path, out: Path) -> None:
 
 
 def _tested(rows: Rows) -> tuple[str, ...]:
-    """Of the metrics that are tested those that were measured, so that no cut-off is beyond the catalogue."""
-    measured = {name for row in rows for held in row.get("readings", {}).values() for name in held}
-    return tuple(name for name in significance.METRICS if name in measured) or significance.METRICS
+    """Of the metrics that are tested those of 10, and deeper ones where something as deep was measured.
+
+    Ranks are exact at any depth, but every rank is within a cut-off beyond the catalogue.
+    """
+    held = [name for row in rows for metrics in row.get("readings", {}).values() for name in metrics]
+    deepest = max([10, *(int(name.partition("@")[2]) for name in held if "@" in name)])
+    return tuple(name for name in significance.METRICS if int(name.partition("@")[2]) <= deepest)
 
 
 def about(arguments: Sequence[str]) -> str:

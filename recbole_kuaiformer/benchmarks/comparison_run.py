@@ -86,7 +86,10 @@ class Run:
         result = judge.evaluate(
             self.test_data, load_best_model=True, model_file=self.trainer.saved_model_file
         )
-        self.peak_mib = measuring.process_mib("VmHWM")  # the lists below would hide what training took
+        # The lists below would hide what training took.
+        self.peak_mib = measuring.process_mib("VmHWM")
+        is_cuda = torch.cuda.is_available()
+        self.cuda_peak_mib = torch.cuda.max_memory_allocated() / 2**20 if is_cuda else None
         lists = copy.deepcopy(self.config)
         lists["metrics"] = ["ItemCoverage", *(["GAUC"] if self.case["per_user"] else [])]
         second = self._judge(lists)
@@ -158,7 +161,7 @@ def _resumed(model: str) -> dict[str, str]:
 
 def row(case: dict[str, Any]) -> Row:
     """What the run came to: metrics by reading, and what they took."""
-    start = time.perf_counter()
+    start, made = time.perf_counter(), {**running.provenance(), **measuring.machine()}
     clock = EpochClock(Path("epochs.json"), budget=case["time_budget"])
     run = Run(case, clock=clock)
     run.train()
@@ -166,7 +169,6 @@ def row(case: dict[str, Any]) -> Row:
     trainer = run.trainer
     for file in CHECKPOINTS.glob("*-last.pth"):
         file.unlink()  # the best epoch stays
-    cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
     return {
         "model": case["model"],
         "dataset": case["dataset"],
@@ -180,13 +182,13 @@ def row(case: dict[str, Any]) -> Row:
         "train_seconds": clock.seconds,
         "seconds": time.perf_counter() - start,
         "peak_mib": run.peak_mib,
-        "cuda_peak_mib": cuda,
+        "cuda_peak_mib": run.cuda_peak_mib,
         "parameters": sum(values.numel() for values in run.model.parameters()),
         "test_users": run.users,
         "user_mflops": user_mflops(run),
         "per_user": bool(case["per_user"]),
         "checkpoint": str(trainer.saved_model_file),
-        "made": {**running.provenance(), **measuring.machine()},
+        "made": made,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -126,10 +125,14 @@ def warnings(rows: Rows) -> list[str]:
             "of the ranking of models that are not sequential, in validation too."
         )
     for file in dict.fromkeys(row["published"] for row in finished if "published" in row):
-        counts = Counter(row["name"] for row in finished if row.get("published") == file)
+        seeds_of: dict[str, list[str]] = {}
+        for row in finished:
+            if row.get("published") == file:
+                seeds_of.setdefault(row["name"], []).append(str(row["seed"]))
+        of_each = "; ".join(f"{name} {', '.join(some)}" for name, some in seeds_of.items())
         said.append(
             f"Runs taken from {file}, with what they cost on its machine and day, and without the ranks of "
-            f"their users, so that no pair is tested over these seeds: {_listed(counts)}."
+            f"their users, so that no pair is tested over these seeds: {of_each}."
         )
     return said
 

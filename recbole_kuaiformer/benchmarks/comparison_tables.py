@@ -123,17 +123,18 @@ def _made(rows: Rows) -> str:
     """With what and when the runs were made, as far as they say."""
     held: dict[tuple[str, ...], Counter[str]] = {}
     for row in rows:
-        if made := row.get("made"):
-            where = (
-                made["commit"],
-                made["date"],
-                made["torch"],
-                made["cuda"] or made["cpu"],
-                str(made["threads"]),
-            )
-            held.setdefault(where, Counter())[row["name"]] += 1
-    body = [[*where, ", ".join(f"{name} {n}" for name, n in runs.items())] for where, runs in held.items()]
-    return tables.table(["commit", "date", "torch", "on", "threads", "runs"], body) if body else ""
+        made = row.get("made", {})
+        where = [made.get(key) for key in ("commit", "date", "torch", "cuda", "threads")]
+        where[3] = where[3] or made.get("cpu")
+        cells = tuple("unknown" if one is None else str(one) for one in where)
+        held.setdefault(cells, Counter())[row["name"]] += "failed" not in row
+    body = [
+        [*cells, ", ".join(f"{name} ({n})" for name, n in runs.items() if n)]
+        for cells, runs in held.items()
+        if runs.total()
+    ]
+    is_said = any("made" in row for row in rows)
+    return tables.table(["commit", "date", "torch", "on", "threads", "runs"], body) if is_said else ""
 
 
 def _settings(rows: Rows) -> list[str]:

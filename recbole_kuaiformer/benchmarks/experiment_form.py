@@ -150,7 +150,7 @@ class _Form:
 
     def _numbers(self, given: Mapping[str, Any], *, where: str) -> None:
         epochs = given.get("max_epochs", 1)
-        is_fine = _is_whole(epochs) and epochs >= 1
+        is_fine = epochs is None or (_is_whole(epochs) and epochs >= 1)
         self._need(is_fine, f"{where}max_epochs", f"must be a whole number from 1, got {epochs!r}")
         budget = given.get("time_budget", 1)
         is_fine = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0

@@ -29,7 +29,7 @@ class Curve:
     """One panel: runs that differ in one key, or in one cost.
 
     Attributes:
-        x: a key of the configuration, or a number that every run's row holds, as ``train_seconds``.
+        x: a key that some model of the runs knows, or one of COSTS, as ``train_seconds``.
         label: of the axis.
         runs: names; empty for all of them.
         paper: the paper's own values by x, drawn beside ours, as shares of their best; empty for none.

@@ -118,10 +118,11 @@ def _panel(axis: Any, rows: Sequence[Row], *, curve: Curve, metrics: Sequence[st
         if is_cost and _are_numbers(found):
             kept = front(xs, shares)
             axis.plot([xs[i] for i in kept], [shares[i] for i in kept], color=look["color"], linestyle=dash)
-    label = f"{curve.label} (lines: Pareto front)" if is_cost else curve.label
+    found = points(rows, curve=curve, metric=metrics[0])
+    has_front = is_cost and _are_numbers(found)
+    label = f"{curve.label} (lines: Pareto front)" if has_front else curve.label
     axis.set(xlabel=label, ylabel=f"share of the best ({READING})")
     axis.grid(alpha=0.3)
-    found = points(rows, curve=curve, metric=metrics[0])
     if is_cost:
         numbers = _numbers(rows)
         for (x, _, name), y in zip(found, of_best([spread.mean for _, spread, _ in found])):

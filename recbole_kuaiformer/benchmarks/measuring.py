@@ -109,7 +109,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit(folder: Path = Path(__file__).parent) -> str:
-    """The commit of the checkout that this package is run from, with -dirty where files of it have changed.
+    """The commit of the checkout that this package is run from, with -dirty where its files are others.
 
     Args:
         folder: that holds this file; unknown where it is in no checkout of its own, as in a virtual
@@ -117,7 +117,9 @@ def commit(folder: Path = Path(__file__).parent) -> str:
     """
     if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return "unknown"
-    return _git(folder, "describe", "--always", "--dirty", "--exclude=*") or "unknown"
+    head = _git(folder, "rev-parse", "--short", "HEAD") or "unknown"
+    changed = _git(folder, "--no-optional-locks", "status", "--porcelain", "--", "..", ":(top)properties")
+    return f"{head}-dirty" if changed else head
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -28,10 +28,11 @@ def alone_in(folder: Path) -> Iterator[tuple[int, ...]]:
         return
     with (folder / LOCK).open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"  another process works in {folder}; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"  another process works in {folder}; waiting for it", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:  # some network file systems have none either
             print(f"  {folder} cannot be locked ({error}): let no other process work there", flush=True)
         yield (file.fileno(),)

@@ -64,9 +64,8 @@ def bootstrap(
 
     Users with one value are drawn together (a multinomial count of each value), which is the same
     distribution as drawing user by user, in a fraction of the time. The p-value counts resamples beyond 0;
-    where these are fewer than FEWEST_BEYOND it is that of a normal distribution of the resamples' deviation
-    (and no greater than the count allows): a count could not tell one in a million from one in ten thousand,
-    and Holm's correction over hundreds of pairs would call both chance.
+    where these are fewer than FEWEST_BEYOND it is the paired t-test's: a count could not tell one in a
+    million from one in ten thousand, and Holm's correction over hundreds of pairs would call both chance.
     """
     values, counts = np.unique(differences, return_counts=True)
     if len(values) == 1:
@@ -83,11 +82,9 @@ def bootstrap(
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    counted = min(1.0, 2 * (beyond + 1) / (resamples + 1))
     if beyond >= FEWEST_BEYOND:
-        return float(low), float(high), counted
-    tail_of_normal = 2 * float(stats.norm.sf(abs(differences.mean()) / means.std()))
-    return float(low), float(high), min(counted, tail_of_normal)
+        return float(low), float(high), min(1.0, 2 * (beyond + 1) / (resamples + 1))
+    return float(low), float(high), float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def wilcoxon(differences: Floats) -> float:
@@ -223,9 +220,10 @@ def as_markdown(found: Sequence[Comparison]) -> str:
         for one in found
     ]  # fmt: skip
     text = (
-        "Paired over users, each user's values averaged over the seeds, as many of the one model as of the "
-        "other (where a table has more of one, the difference is not that of its means): the tests speak of "
-        f"other users, not of other seeds. {RESAMPLES} bootstrap resamples; Wilcoxon over users that differ; "
+        "Paired over users, each user's values averaged over the seeds that both models have, or where there "
+        "are none over as many of each (so that the difference need not be that of a table's means): the "
+        f"tests speak of other users, not of other seeds. {RESAMPLES} bootstrap resamples, and the paired "
+        f"t-test's p where fewer than {FEWEST_BEYOND} lie beyond 0; Wilcoxon over users that differ; "
         f"Holm's correction over all {len(found)} comparisons of this page, for each test."
     )
     return f"# Significance\n\n{text}\n\n{tables.table(head, body)}\n"
@@ -234,7 +232,7 @@ def as_markdown(found: Sequence[Comparison]) -> str:
 def _p(value: float) -> str:
     """A p-value in two digits; one too small for a float is not 0.
 
-    >>> _p(0.0123), _p(0.0)
-    ('0.012', '< 1e-300')
+    >>> _p(0.0123), _p(0.0), _p(math.nan)
+    ('0.012', '< 1e-300', 'nan')
     """
-    return f"{value:.2g}" if value >= 1e-300 else "< 1e-300"
+    return "< 1e-300" if value < 1e-300 else f"{value:.2g}"

@@ -141,6 +141,26 @@ def test_a_file_that_is_no_table_is_named(files, capsys, text, says):
     assert says in capsys.readouterr().err
 
 
+def test_a_file_is_read_in_the_encoding_of_the_run(files):
+    file = files / "data" / "d" / "d.inter"
+    file.write_bytes("who:token\titem:token\né\t1\né\t2\n".encode("latin-1"))
+    resolved = {"field_separator": "\t", "USER_ID_FIELD": "who", "encoding": "latin-1"}
+    assert by_length.history_lengths(file, resolved=resolved) == {"é": 1}
+
+
+def test_a_model_of_which_a_finished_run_has_no_ranks_is_left_out(files, capsys):
+    (files / "out" / "runs" / "b").mkdir()
+    ranks(1).save(files / "out" / "runs" / "b" / "ranks.npz")
+    table = files / "out" / "d.json"
+    runs = json.loads(table.read_text())["runs"]
+    table.write_text(json.dumps({"runs": [*runs, {**runs[0], "seed": 9, "folder": "runs/none"}]}))
+    assert by_length.main(arguments(files)) == 0
+    assert "without saved ranks, and left out: one\n" in capsys.readouterr().out
+    table.write_text(json.dumps({"runs": [*runs, runs[0]]}))  # the same run twice is one
+    assert by_length.main(arguments(files)) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_a_file_in_another_encoding_is_named(files, capsys):
     (files / "data" / "d" / "d.inter").write_bytes("who:token\titem:token\né\t1\n".encode("latin-1"))
     assert by_length.main(arguments(files)) == 2

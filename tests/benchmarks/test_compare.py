@@ -14,6 +14,7 @@ from recbole.quick_start import run_recbole
 
 from recbole_kuaiformer.benchmarks import compare, comparison_grid, comparison_run, running, significance
 from recbole_kuaiformer.benchmarks.comparison_settings import Request, case
+from recbole_kuaiformer.benchmarks.comparison_tables import as_markdown
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
 from tests import worlds
@@ -114,7 +115,30 @@ def test_the_page_says_with_what_its_runs_were_made(grid):
     made = grid["rows"]["SASRec"]["made"]
     assert made["torch"] == torch.__version__
     assert f"| {made['commit']} | {made['date']} | {made['torch']} |" in page
-    assert "| ComiRecSA 1, SASRec 1, Pop 1 |" in page
+    made_of = [line for line in page.splitlines() if line.startswith(f"| {made['commit']} |")]
+    assert all(f"{name} (1)" in "".join(made_of) for name in ("ComiRecSA", "SASRec", "Pop"))
+
+
+def test_runs_that_do_not_say_with_what_they_were_made_are_unknown(grid):
+    rows = [{**row} for row in grid["rows"].values()]
+    del rows[0]["made"]
+    page = as_markdown(rows, dataset="twofold", about="")
+    assert "| unknown | unknown | unknown | unknown | unknown | ComiRecSA (1) |" in page
+    assert "GRU4Rec (" not in page  # it failed
+
+
+@pytest.mark.parametrize(
+    ("measured", "tested"),
+    [
+        (["recall@10", "recall@50"], ["ndcg@10", "recall@10", "recall@50"]),
+        (["hit@20", "hit@100"], ["ndcg@10", "recall@10", "recall@50"]),
+        (["ndcg@20"], ["ndcg@10", "recall@10"]),
+        (["ndcg@5"], ["ndcg@10", "recall@10"]),
+    ],
+)
+def test_no_deeper_cut_off_is_tested_than_one_was_measured(measured, tested):
+    row = {"readings": {"kept": dict.fromkeys(measured, 0.5)}}
+    assert [*compare._tested([row, {"failed": "it did"}])] == tested
 
 
 def test_a_crash_is_recorded_with_its_reason(grid):
@@ -210,7 +234,7 @@ def test_runs_of_a_published_table_are_taken_and_changed_or_failed_ones_are_run(
     assert rows["SASRec"]["readings"] == grid["rows"]["SASRec"]["readings"]
     page = (out / "twofold.md").read_text()
     assert f"Runs taken from {table}, with what they cost on its machine and day" in page
-    assert "no pair is tested over these seeds: SASRec 1, ComiRecSA 1." in page
+    assert "no pair is tested over these seeds: SASRec 1; ComiRecSA 1." in page
     assert json.loads((out / "significance.json").read_text()) == []
 
 

@@ -1,11 +1,11 @@
 """Two processes in one run's folder, and whose commit a measurement names."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
     assert is_free(folder)
 
 
-def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypatch):
+def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypatch, capsys):
     case = {
         "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
         "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
@@ -55,6 +55,8 @@ def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypa
     with alone_in(folder):
         thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([case], out=tmp_path)))
         thread.start()
+        said = []
+        wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
         row = {"per_user": False, "seconds": 1.0, "mark": "theirs"}
         running.write(folder / "run.json", row)
     thread.join(timeout=60)
@@ -94,19 +96,31 @@ def test_a_child_whose_parent_was_killed_still_keeps_others_out(tmp_path):
     wait_until(lambda: is_free(tmp_path))
 
 
-def test_the_commit_is_this_checkouts_or_unknown(tmp_path):
-    here = Path(measuring.__file__).parent
-    git = ["git", "-C", str(here)]
-    if subprocess.run([*git, "ls-files", "--error-unmatch", "measuring.py"], capture_output=True).returncode:
-        pytest.skip("not run from a checkout")
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    assert head.startswith(measuring.commit().removesuffix("-dirty"))
-    installed = tmp_path / "venv"
-    installed.mkdir()
-    (installed / "measuring.py").write_text("")
-    assert measuring.commit(installed) == "unknown"
-    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another project"]):
-        subprocess.run(
-            ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *command], cwd=tmp_path, check=True
-        )
-    assert measuring.commit(installed) == "unknown"
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_commit_is_that_of_the_files_or_unknown(tmp_path):
+    def git(*command):
+        given = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", *command]
+        return subprocess.run(given, check=True, capture_output=True, text=True).stdout.strip()
+
+    folder = tmp_path / "package" / "benchmarks"
+    folder.mkdir(parents=True)
+    (folder / "measuring.py").write_text("")
+    assert measuring.commit(folder) == "unknown"
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "a project that the package is installed in")
+    assert measuring.commit(folder) == "unknown"
+    (tmp_path / "README.md").write_text("")
+    git("add", ".")
+    git("commit", "-q", "-m", "the package's own")
+    head = git("rev-parse", "--short", "HEAD")
+    assert measuring.commit(folder) == head
+    (tmp_path / "README.md").write_text("no code")
+    assert measuring.commit(folder) == head
+    for name in ("package/benchmarks/measuring.py", "package/another.py", "properties/model.yaml"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        before = file.read_text() if file.exists() else None
+        file.write_text("changed")
+        assert measuring.commit(folder) == f"{head}-dirty"
+        file.write_text(before) if before is not None else file.unlink()
+    assert measuring.commit(folder) == head

@@ -98,13 +98,25 @@ def test_a_true_zero_is_rejected_as_often_as_it_should():
     assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.09
 
 
-def test_a_p_value_beyond_what_resamples_can_count_is_that_of_a_t_test():
-    rng = np.random.default_rng(7)
-    values = rng.choice([-1.0, 0.0, 1.0], size=20_000, p=[0.08, 0.8, 0.12])
-    _, _, p = bootstrap(values, resamples=500)
-    exact = stats.ttest_1samp(values, 0).pvalue
-    assert exact < 1e-20
-    assert np.log10(p) == pytest.approx(np.log10(exact), rel=0.15)  # the deviation is of 500 draws
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(7).choice([-1.0, 0.0, 1.0], size=20_000, p=[0.08, 0.8, 0.12]),
+        np.array([1.0] * 10 + [0.0] * 19_990),
+        np.array([0.1, 0.1, 0.1, 0.1, 0.2]),
+        np.array([1.0, 0.5]),
+    ],
+)
+def test_a_p_value_beyond_what_resamples_can_count_is_that_of_a_t_test(values):
+    t = values.mean() / (values.std(ddof=1) / np.sqrt(len(values)))
+    _, _, p = bootstrap(values)
+    assert p == pytest.approx(2 * stats.t.sf(t, len(values) - 1))
+
+
+def test_few_users_are_not_called_different_more_often_than_they_should():
+    rng = np.random.default_rng(13)
+    p_values = [bootstrap(rng.normal(size=10), resamples=1_000, seed=i)[2] for i in range(1_000)]
+    assert np.mean(np.array(p_values) < 0.001) < 0.006  # 6 where 1 is expected
 
 
 def test_a_p_value_is_counted_where_it_can_be():
