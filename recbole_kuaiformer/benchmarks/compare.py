@@ -111,7 +111,7 @@ def report(rows: Rows, *, out: Path, about: str) -> None:
             "tex": comparison_tables.as_latex(of_dataset, dataset=dataset),
         }
         for ending, text in texts.items():
-            (out / f"{dataset}.{ending}").write_text(text, encoding="utf-8")
+            running.write_text(out / f"{dataset}.{ending}", text)
 
 
 def plot(rows: Rows, *, out: Path) -> list[Path]:
@@ -140,8 +140,8 @@ def report_pairs(rows: Rows, *, runs: Path, out: Path) -> None:
         found += significance.compared(ranks, dataset=dataset, metrics=_tested(of_dataset))
     found = significance.corrected(found)
     text = json.dumps(significance.as_rows(found), indent=1)
-    (out / "significance.json").write_text(text, encoding="utf-8")
-    (out / "significance.md").write_text(significance.as_markdown(found), encoding="utf-8")
+    running.write_text(out / "significance.json", text)
+    running.write_text(out / "significance.md", significance.as_markdown(found))
 
 
 def _tested(rows: Rows) -> tuple[str, ...]:

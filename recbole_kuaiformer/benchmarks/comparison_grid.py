@@ -99,8 +99,10 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
         is_new = row is None
         if row is None:
             print(f"{number}/{len(cases)} {_title(case)} …", flush=True)
+            asked = time.time()
             with alone_in(folder_of(case, out=out)) as held:
-                row = earlier(case, out=out) or _run(case, out=out, held=held)
+                row = earlier(case, out=out) or _failed_since(asked, case, out=out)
+                row = row or _run(case, out=out, held=held)
         finished.append(row)
         if "failed" not in row:
             open_.discard(case["identity"])
@@ -128,14 +130,23 @@ def earlier(case: Case, *, out: Path, known: Mapping[str, Row] | None = None) ->
     return {**row, **_facts(case, out=out), "per_user": False} if row else None
 
 
+def _failed_since(moment: float, case: Case, *, out: Path) -> Row | None:
+    """The row of a run that failed after that time, in another process that was waited for."""
+    file = folder_of(case, out=out) / "failed.json"
+    if not file.is_file() or file.stat().st_mtime <= moment:
+        return None
+    return {**_facts(case, out=out), **running.read(file)}
+
+
 def _run(case: Case, *, out: Path, held: tuple[int, ...]) -> Row:
     folder = folder_of(case, out=out)
     start = time.perf_counter()
     (row,) = running.measured(_handed_over(case), module=MODULE, folder=folder, held=held)
     row["seconds"] = time.perf_counter() - start
     if "failed" in row:
-        running.write(folder / "failed.json", {"failed": row["failed"]})
-        return {**_facts(case, out=out), "failed": row["failed"], "seconds": row["seconds"]}
+        failure = {key: row[key] for key in ("failed", "seconds")}
+        running.write(folder / "failed.json", failure)
+        return {**_facts(case, out=out), **failure}
     (folder / "failed.json").unlink(missing_ok=True)
     running.write(folder / "run.json", row)
     return {**_facts(case, out=out), **row}

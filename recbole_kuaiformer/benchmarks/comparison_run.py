@@ -161,7 +161,8 @@ def _resumed(model: str) -> dict[str, str]:
 
 def row(case: dict[str, Any]) -> Row:
     """What the run came to: metrics by reading, and what they took."""
-    start, made = time.perf_counter(), {**running.provenance(), **measuring.machine()}
+    start = time.perf_counter()
+    made = {"commit": measuring.commit(), "date": running.today()}  # not of a later change, under a long run
     clock = EpochClock(Path("epochs.json"), budget=case["time_budget"])
     run = Run(case, clock=clock)
     run.train()
@@ -188,12 +189,13 @@ def row(case: dict[str, Any]) -> Row:
         "user_mflops": user_mflops(run),
         "per_user": bool(case["per_user"]),
         "checkpoint": str(trainer.saved_model_file),
-        "made": made,
+        "made": {**made, **measuring.machine()},
     }
 
 
 def main() -> None:
     """Measure the case that the argument describes."""
+    running.end_with_parent()
     case = json.loads(sys.argv[1])
     del sys.argv[1:]  # RecBole would read it
     print(json.dumps(row(case)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ def folder() -> Path:
 def load(file: Path, *, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
     """What the file holds, over what the experiment that it is based on holds (``base``, of INHERITED).
 
+    ``inherited`` of the result are the keys, of ``common`` and the datasets, that the file does not name.
+
     Args:
         file: YAML.
         based_on_it: files whose ``base`` this one is, by way of the last of them.
@@ -42,12 +44,20 @@ def load(file: Path, *, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise SettingsError(f"{file.name}: no YAML file: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(held, dict):
         raise SettingsError(f"{file.name}: must hold {', '.join(NEEDED)}, got {held!r:.60}")
+    own = {*_keys_of_all(held)}
     if "base" in held:
         base = _base(file, held["base"], based_on_it=(*based_on_it, file.resolve()))
         held = _over(base, held)
     found: dict[str, Any] = held
     _Form(file.name, found).check()
-    return found
+    return {**found, "inherited": frozenset(_keys_of_all(found)) - own}
+
+
+def _keys_of_all(held: Mapping[str, Any]) -> Iterator[str]:
+    """Settings for every model that knows them, in ``common`` or of a dataset."""
+    datasets = held.get("datasets")
+    given = [held.get("common"), *(datasets.values() if isinstance(datasets, dict) else ())]
+    return (str(key) for settings in given if isinstance(settings, dict) for key in settings)
 
 
 def _base(file: Path, name: Any, *, based_on_it: tuple[Path, ...]) -> dict[str, Any]:
@@ -63,23 +73,30 @@ def _base(file: Path, name: Any, *, based_on_it: tuple[Path, ...]) -> dict[str, 
 
 
 def _over(base: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
-    """The file over its base: of datasets those that it names, or all; no settings of single runs."""
+    """The file over its base: of datasets those that it names, or all; no settings of single runs.
+
+    What the file says for all datasets stands over what its base says for one.
+    """
     merged = {key: base[key] for key in INHERITED if key in base} | dict(held)
     own = held.get("common", {})
     if isinstance(own, dict):  # the form says what is wrong otherwise
         merged["common"] = {**base.get("common", {}), **own}
     named = held.get("datasets", dict.fromkeys(base["datasets"]))
     if isinstance(named, dict):
+        hidden = own if isinstance(own, dict) else {}
         merged["datasets"] = {
-            name: _settings_over(base["datasets"].get(name), given) for name, given in named.items()
+            name: _settings_over(base["datasets"].get(name), given, hidden=hidden)
+            for name, given in named.items()
         }
     return merged
 
 
-def _settings_over(base: Mapping[str, Any] | None, given: Any) -> Any:
+def _settings_over(base: Mapping[str, Any] | None, given: Any, *, hidden: Iterable[str]) -> Any:
     if not (given is None or isinstance(given, dict)):
         return given  # which the form refuses
-    of_all_runs = {key: value for key, value in (base or {}).items() if "." not in str(key)}
+    of_all_runs = {
+        key: value for key, value in (base or {}).items() if "." not in str(key) and key not in hidden
+    }
     return {**of_all_runs, **(given or {})}
 
 

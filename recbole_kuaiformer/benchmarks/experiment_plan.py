@@ -57,6 +57,8 @@ class Experiment:
         curves: panels of the plot.
         metrics: on the vertical axes, as recall@10.
         models: of all runs in the file, also where some are asked for alone: ``common`` is for any of them.
+        inherited: keys of ``common`` and ``datasets`` that are another experiment's: none of the models need
+            know them.
         max_epochs: bound on every training.
         params: folder of searched settings, <dataset>/<Model>.yaml; None for none.
         data_path: where the datasets lie, as in RecBole.
@@ -72,6 +74,7 @@ class Experiment:
     curves: tuple[Curve, ...]
     metrics: tuple[str, ...]
     models: tuple[str, ...] = ()
+    inherited: frozenset[str] = frozenset()
     max_epochs: int | None = None
     params: Path | None = None
     data_path: str = ""
@@ -99,6 +102,7 @@ class Experiment:
                 name: {**_but(self.datasets[name], common), **common, **of_runs}
                 for name in args.datasets or self.datasets
             },
+            inherited=self.inherited - common.keys(),
             runs={name: _replaced(self.runs[name], args, common) for name in args.runs or self.runs},
             seeds=tuple(args.seeds) or self.seeds,
             max_epochs=args.max_epochs or self.max_epochs,
@@ -120,7 +124,9 @@ class Experiment:
             raise SettingsError(f"{self.name}: nothing runs on {dataset}; look at datasets and seeds")
         models = {name: str(self.runs[name]["model"]) for name in seeds if seeds[name]}
         requests = {name: self._request(name, dataset) for name in models}
-        check_common(next(iter(requests.values())), models=self.models, datasets=[dataset])
+        request = next(iter(requests.values()))
+        own = {key: value for key, value in request.common.items() if key not in self.inherited}
+        check_common(replace(request, common=own), models=self.models, datasets=[dataset])
         found = [
             self._case(name, dataset, seed=seed, request=requests[name])
             for seed in dict.fromkeys(seed for some in seeds.values() for seed in some)
@@ -223,6 +229,7 @@ def read(name: str) -> Experiment:
         ),
         metrics=tuple(held.get("metrics", ("recall@10", "recall@50"))),
         models=tuple(dict.fromkeys(str(given["model"]) for given in held["runs"].values())),
+        inherited=held["inherited"],
         max_epochs=held.get("max_epochs"),
         params=defaults.properties_folder() / held["params"] if held.get("params") else None,
     )

@@ -119,7 +119,7 @@ def commit(folder: Path = Path(__file__).parent) -> str:
         return "unknown"
     head = _git(folder, "rev-parse", "--short", "HEAD") or "unknown"
     changed = _git(folder, "--no-optional-locks", "status", "--porcelain", "--", "..", ":(top)properties")
-    return f"{head}-dirty" if changed else head
+    return head if changed == "" else f"{head}-dirty"  # also where git does not say
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

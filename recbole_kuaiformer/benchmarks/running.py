@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ Rows = list[dict[str, Any]]
 Result = dict[str, Any]  # {"case": …, "rows": …, "seconds": …}
 
 SECONDS_TO_END = 10.0  # of a process that is told to, before it is killed
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 PROGRESS = "progress: "  # lines of a case's stderr that begin so are shown while it runs
 
 
@@ -107,6 +109,12 @@ def _ended_with(process: subprocess.Popen[str]) -> Iterator[None]:
                 process.wait()
 
 
+def end_with_parent() -> None:
+    """On Linux this process ends should the one that began it be killed: the next one begins in its place."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _reason(status: int, *, last: str) -> str:
     """The last line said; of a killed process that it was killed, as when memory runs out."""
     if status < 0:
@@ -150,9 +158,14 @@ def provenance() -> dict[str, Any]:
     """Commit, day and threads of a measurement."""
     return {
         "commit": measuring.commit(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": today(),
         "threads": measuring.machine()["threads"],
     }
+
+
+def today() -> str:
+    """The day, in UTC."""
+    return datetime.now(timezone.utc).date().isoformat()
 
 
 def of_other_code(earlier: Iterable[Result]) -> list[Result]:
@@ -183,6 +196,11 @@ def read(file: Path) -> dict[str, Any]:
 
 def write(file: Path, result: dict[str, Any]) -> None:
     """Write the JSON whole or not at all, so that an interrupted run can go on from it."""
-    half = file.with_suffix(".half")
-    half.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(file, json.dumps(result, indent=1))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write the file whole or not at all, also where another process writes it."""
+    half = file.with_name(f"{file.name}.{os.getpid()}.half")
+    half.write_text(text, encoding="utf-8")
     half.replace(file)

@@ -256,6 +256,33 @@ def test_a_file_stands_over_the_one_it_is_based_on(tmp_path):
     assert found.params is None
 
 
+def test_what_a_file_says_for_all_stands_over_what_its_base_says_of_a_dataset(tmp_path, home):
+    def resolved(**more):
+        own = {
+            "title": "T",
+            "question": "Q",
+            "base": "below.yaml",
+            "runs": {"a": {"model": "SASRec"}},
+            **more,
+        }
+        (tmp_path / "above.yaml").write_text(yaml.safe_dump(own))
+        args = experiments.parser().parse_args(["--which", "x", "--out", "x", *home[1][4:]])
+        args.runs = []
+        (case,) = read(str(tmp_path / "above.yaml")).asked_for(args).cases()
+        return case["resolved"]
+
+    # SASRec knows neither n_interests nor compression, which it inherits.
+    below = {"datasets": {"twofold": {"n_layers": 1, "n_interests": 2}}, "common": {"compression": "none"}}
+    (tmp_path / "below.yaml").write_text(
+        yaml.safe_dump({**TINY, "metrics": ["recall@10"], "seeds": [1], **below})
+    )
+    assert resolved()["n_layers"] == 1
+    assert resolved(common={"n_layers": 3})["n_layers"] == 3
+    assert resolved(common={"n_layers": 3}, datasets={"twofold": {"n_layers": 4}})["n_layers"] == 4
+    with pytest.raises(SettingsError, match="n_interests: unknown key"):
+        resolved(common={"n_interests": 3})
+
+
 def test_two_files_based_on_each_other_are_an_error(tmp_path):
     for name, base in (("a", "b.yaml"), ("b", "a.yaml")):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**TINY, "base": base}))

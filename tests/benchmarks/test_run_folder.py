@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,61 @@ def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypa
         running.write(folder / "run.json", row)
     thread.join(timeout=60)
     assert [one["mark"] for one in found] == ["theirs"]
+
+
+def test_a_failure_of_another_process_meanwhile_is_taken_and_an_earlier_one_tried_again(
+    tmp_path, monkeypatch, capsys
+):
+    case = {
+        "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
+        "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
+    }  # fmt: skip
+    folder = comparison_grid.folder_of(case, out=tmp_path)
+    tried = []
+    monkeypatch.setattr(
+        running, "measured", lambda *_, **__: [{"failed": f"here, {len(tried.append(1) or tried)}"}]
+    )
+    found = []
+    with alone_in(folder):
+        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([case], out=tmp_path)))
+        thread.start()
+        said = []
+        wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
+        running.write(folder / "failed.json", {"failed": "there", "seconds": 1.0})
+    thread.join(timeout=60)
+    assert [(one["failed"], one["model"]) for one in found] == [("there", "M")]
+    past = time.time() - 5
+    os.utime(folder / "failed.json", (past, past))
+    assert [one["failed"] for one in comparison_grid.rows([case], out=tmp_path)] == ["here, 1"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a child is told of its parent's end by Linux alone")
+def test_a_run_ends_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "endless.py").write_text(
+        "import os, time\n"
+        "from recbole_kuaiformer.benchmarks import running\n"
+        "running.end_with_parent()\n"
+        "open('pid', 'w').write(str(os.getpid()))\n"
+        "time.sleep(300)"
+    )
+    code = (
+        "from pathlib import Path; from recbole_kuaiformer.benchmarks import running\n"
+        f"running.measured({{'kind': 'run'}}, module='endless', folder=Path({str(tmp_path)!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env=running.environment())
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.is_file() and pid.read_text())
+    parent.kill()
+    parent.wait(timeout=60)
+    wait_until(lambda: is_gone(int(pid.read_text())))
+
+
+def is_gone(pid):
+    """Whether the process has ended; one that nobody has waited for yet still has a number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_a_file_system_without_locks_is_said_and_not_an_end(tmp_path, monkeypatch, capsys):
