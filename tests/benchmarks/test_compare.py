@@ -4,8 +4,6 @@ import contextlib
 import csv
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from recbole_kuaiformer.benchmarks.comparison_tables import as_markdown
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
 from tests import worlds
-from tests.waiting import wait_until
+from tests.waiting import endless_run
 
 SET = ["topk=[5,10,20,50]", "MAX_ITEM_LIST_LENGTH=12", "train_batch_size=128"]
 MODELS = ["ComiRecSA", "SASRec", "Pop", "GRU4Rec"]
@@ -157,20 +155,11 @@ def test_a_run_that_is_killed_says_so(tmp_path):
 
 
 def test_a_run_ends_with_the_comparison_that_is_told_to_end(tmp_path):
-    (tmp_path / "endless.py").write_text(
-        "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(300)"
-    )
-    code = (
-        "from pathlib import Path; from recbole_kuaiformer.benchmarks import running\n"
-        f"running.measured({{'kind': 'run'}}, module='endless', folder=Path({str(tmp_path)!r}))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], env=running.environment())
-    pid = tmp_path / "pid"
-    wait_until(lambda: pid.is_file() and pid.read_text())
+    parent, pid = endless_run(tmp_path)
     parent.terminate()
     assert parent.wait(timeout=60) == 143
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+        os.kill(pid, 0)
 
 
 def test_tables_pictures_and_tests_are_there(grid):

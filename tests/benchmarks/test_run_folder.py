@@ -13,9 +13,14 @@ import pytest
 
 from recbole_kuaiformer.benchmarks import comparison_grid, measuring, running
 from recbole_kuaiformer.benchmarks.run_folder import LOCK, alone_in
-from tests.waiting import wait_until
+from tests.waiting import endless_run, wait_until
 
 fcntl = pytest.importorskip("fcntl", reason="locks of files are POSIX's")
+
+CASE = {
+    "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
+    "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
+}  # fmt: skip
 
 
 def is_free(folder):
@@ -47,15 +52,11 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
 
 
 def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypatch, capsys):
-    case = {
-        "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
-        "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
-    }  # fmt: skip
-    folder = comparison_grid.folder_of(case, out=tmp_path)
+    folder = comparison_grid.folder_of(CASE, out=tmp_path)
     monkeypatch.setattr(running, "measured", lambda *_, **__: pytest.fail("ran again"))
     found = []
     with alone_in(folder):
-        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([case], out=tmp_path)))
+        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([CASE], out=tmp_path)))
         thread.start()
         said = []
         wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
@@ -68,18 +69,14 @@ def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypa
 def test_a_failure_of_another_process_meanwhile_is_taken_and_an_earlier_one_tried_again(
     tmp_path, monkeypatch, capsys
 ):
-    case = {
-        "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
-        "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
-    }  # fmt: skip
-    folder = comparison_grid.folder_of(case, out=tmp_path)
+    folder = comparison_grid.folder_of(CASE, out=tmp_path)
     tried = []
     monkeypatch.setattr(
         running, "measured", lambda *_, **__: [{"failed": f"here, {len(tried.append(1) or tried)}"}]
     )
     found = []
     with alone_in(folder):
-        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([case], out=tmp_path)))
+        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([CASE], out=tmp_path)))
         thread.start()
         said = []
         wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
@@ -88,28 +85,16 @@ def test_a_failure_of_another_process_meanwhile_is_taken_and_an_earlier_one_trie
     assert [(one["failed"], one["model"]) for one in found] == [("there", "M")]
     past = time.time() - 5
     os.utime(folder / "failed.json", (past, past))
-    assert [one["failed"] for one in comparison_grid.rows([case], out=tmp_path)] == ["here, 1"]
+    assert [one["failed"] for one in comparison_grid.rows([CASE], out=tmp_path)] == ["here, 1"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a child is told of its parent's end by Linux alone")
 def test_a_run_ends_with_a_parent_that_is_killed(tmp_path):
-    (tmp_path / "endless.py").write_text(
-        "import os, time\n"
-        "from recbole_kuaiformer.benchmarks import running\n"
-        "running.end_with_parent()\n"
-        "open('pid', 'w').write(str(os.getpid()))\n"
-        "time.sleep(300)"
-    )
-    code = (
-        "from pathlib import Path; from recbole_kuaiformer.benchmarks import running\n"
-        f"running.measured({{'kind': 'run'}}, module='endless', folder=Path({str(tmp_path)!r}))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], env=running.environment())
-    pid = tmp_path / "pid"
-    wait_until(lambda: pid.is_file() and pid.read_text())
+    at_first = "from recbole_kuaiformer.benchmarks import running; running.end_with_parent()"
+    parent, pid = endless_run(tmp_path, first=at_first)
     parent.kill()
     parent.wait(timeout=60)
-    wait_until(lambda: is_gone(int(pid.read_text())))
+    wait_until(lambda: is_gone(pid))
 
 
 def is_gone(pid):
@@ -131,25 +116,13 @@ def test_a_file_system_without_locks_is_said_and_not_an_end(tmp_path, monkeypatc
 
 
 def test_a_child_whose_parent_was_killed_still_keeps_others_out(tmp_path):
-    (tmp_path / "endless.py").write_text(
-        "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(300)"
-    )
-    code = (
-        "from pathlib import Path\n"
-        "from recbole_kuaiformer.benchmarks import run_folder, running\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "with run_folder.alone_in(folder) as held:\n"
-        "    running.measured({'kind': 'run'}, module='endless', folder=folder, held=held)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], env=running.environment())
-    pid = tmp_path / "pid"
-    wait_until(lambda: pid.is_file() and pid.read_text())
+    parent, pid = endless_run(tmp_path, alone=True)
     parent.kill()
     parent.wait(timeout=60)
     try:
         assert not is_free(tmp_path)
     finally:
-        os.kill(int(pid.read_text()), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
     wait_until(lambda: is_free(tmp_path))
 
 
