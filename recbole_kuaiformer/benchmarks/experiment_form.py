@@ -48,9 +48,8 @@ def load(file: Path, *, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
     if "base" in held:
         base = _base(file, held["base"], based_on_it=(*based_on_it, file.resolve()))
         held = _over(base, held)
-    found: dict[str, Any] = held
-    _Form(file.name, found).check()
-    return {**found, "inherited": frozenset(_keys_of_all(found)) - own}
+    _Form(file.name, held).check()
+    return {**held, "inherited": frozenset(_keys_of_all(held)) - own}
 
 
 def _keys_of_all(held: Mapping[str, Any]) -> Iterator[str]:
@@ -79,13 +78,11 @@ def _over(base: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
     """
     merged = {key: base[key] for key in INHERITED if key in base} | dict(held)
     own = held.get("common", {})
-    if isinstance(own, dict):  # the form says what is wrong otherwise
-        merged["common"] = {**base.get("common", {}), **own}
     named = held.get("datasets", dict.fromkeys(base["datasets"]))
-    if isinstance(named, dict):
-        hidden = own if isinstance(own, dict) else {}
+    if isinstance(own, dict) and isinstance(named, dict):  # the form says what is wrong otherwise
+        merged["common"] = {**base.get("common", {}), **own}
         merged["datasets"] = {
-            name: _settings_over(base["datasets"].get(name), given, hidden=hidden)
+            name: _settings_over(base["datasets"].get(name), given, hidden=own)
             for name, given in named.items()
         }
     return merged

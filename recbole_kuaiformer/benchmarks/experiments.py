@@ -90,7 +90,7 @@ def run(
         rows, experiment=experiment, folder=folder
     )
     text = experiment_page.page(rows, experiment=experiment, command=command, plots=plots)
-    (folder / f"{experiment.name}.md").write_text(text, encoding="utf-8")
+    running.write_text(folder / f"{experiment.name}.md", text)
     return rows
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def is_free(folder):
         return True
 
 
+def wait_until_it_waits(capsys):
+    """What was printed until a second one said that it waits."""
+    said = []
+    wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
+    return "".join(said)
+
+
 def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
     folder, order = tmp_path / "runs" / "one", []
 
@@ -42,27 +50,31 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path, capsys):
     with alone_in(folder):
         thread = threading.Thread(target=second)
         thread.start()
-        said = []
-        wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
+        said = wait_until_it_waits(capsys)
         order.append("first")
     thread.join(timeout=60)
     assert order == ["first", "second"]
-    assert str(folder) in "".join(said)
+    assert str(folder) in said
     assert is_free(folder)
+
+
+@contextmanager
+def asked_for_meanwhile(out, capsys):
+    """The rows of CASE, there after the block, of a thread that waits while the block has its folder."""
+    found = []
+    with alone_in(comparison_grid.folder_of(CASE, out=out)):
+        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([CASE], out=out)))
+        thread.start()
+        wait_until_it_waits(capsys)
+        yield found
+    thread.join(timeout=60)
 
 
 def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypatch, capsys):
     folder = comparison_grid.folder_of(CASE, out=tmp_path)
     monkeypatch.setattr(running, "measured", lambda *_, **__: pytest.fail("ran again"))
-    found = []
-    with alone_in(folder):
-        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([CASE], out=tmp_path)))
-        thread.start()
-        said = []
-        wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
-        row = {"per_user": False, "seconds": 1.0, "mark": "theirs"}
-        running.write(folder / "run.json", row)
-    thread.join(timeout=60)
+    with asked_for_meanwhile(tmp_path, capsys) as found:
+        running.write(folder / "run.json", {"per_user": False, "seconds": 1.0, "mark": "theirs"})
     assert [one["mark"] for one in found] == ["theirs"]
 
 
@@ -74,14 +86,8 @@ def test_a_failure_of_another_process_meanwhile_is_taken_and_an_earlier_one_trie
     monkeypatch.setattr(
         running, "measured", lambda *_, **__: [{"failed": f"here, {len(tried.append(1) or tried)}"}]
     )
-    found = []
-    with alone_in(folder):
-        thread = threading.Thread(target=lambda: found.extend(comparison_grid.rows([CASE], out=tmp_path)))
-        thread.start()
-        said = []
-        wait_until(lambda: said.append(capsys.readouterr().out) or "waiting for it" in "".join(said))
+    with asked_for_meanwhile(tmp_path, capsys) as found:
         running.write(folder / "failed.json", {"failed": "there", "seconds": 1.0})
-    thread.join(timeout=60)
     assert [(one["failed"], one["model"]) for one in found] == [("there", "M")]
     past = time.time() - 5
     os.utime(folder / "failed.json", (past, past))
