@@ -149,6 +149,12 @@ def known_keys(config: Any) -> set[str]:
     return {*config.final_config_dict} | listed | ({*plugin._UNLISTED_KEYS} - _OF_SOME_MODELS)
 
 
+def keys_of_any(models: Iterable[str], dataset: str, *, data_path: str) -> set[str]:
+    """Keys that have a meaning for at least one of the models on the dataset."""
+    place = {"data_path": data_path} if data_path else {}
+    return set().union(*(known_keys(configuration(model, dataset, given=place)) for model in models))
+
+
 def protocol() -> dict[str, Any]:
     """properties/comparison.yaml."""
     text = (defaults.properties_folder() / "comparison.yaml").read_text(encoding="utf-8")
@@ -219,9 +225,7 @@ def check_common(request: Request, *, models: Iterable[str], datasets: Iterable[
     Raises:
         SettingsError: names the key, and the nearest known one.
     """
-    place = {"data_path": request.data_path} if request.data_path else {}
-    dataset = next(iter(datasets))
-    known = set().union(*(known_keys(configuration(model, dataset, given=place)) for model in models))
+    known = keys_of_any(models, next(iter(datasets)), data_path=request.data_path)
     check_known_keys(request.common, ours=known, known=known)
 
 

@@ -16,8 +16,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     assignments,
     case,
     check_common,
-    configuration,
-    known_keys,
+    keys_of_any,
 )
 from recbole_kuaiformer.benchmarks.comparison_summary import COSTS
 from recbole_kuaiformer.benchmarks.experiment_form import RUN_KEYS
@@ -151,11 +150,9 @@ class Experiment:
             )
 
     def _check_curves(self, dataset: str) -> None:
-        place = {"data_path": self.data_path} if self.data_path else {}
-        known = {
-            key for model in self.models for key in known_keys(configuration(model, dataset, given=place))
-        }
-        if unknown := [one.x for one in self.curves if one.x not in COSTS and one.x not in known]:
+        asked = [one.x for one in self.curves if one.x not in COSTS]
+        known = keys_of_any(self.models, dataset, data_path=self.data_path) if asked else set()
+        if unknown := [x for x in asked if x not in known]:
             raise SettingsError(
                 f"{self.name}: curves: x {unknown[0]} is no key of {', '.join(self.models)} and no cost "
                 f"({', '.join(COSTS)})"
