@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 import numpy as np
+import torch
 
 
 def write(folder, name, rows, *, header="user_id:token\titem_id:token\ttimestamp:float", items=None):
@@ -59,6 +60,7 @@ def small(data_path, name, **more):
     return {
         "data_path": data_path,
         "dataset": name,
+        "use_gpu": torch.cuda.is_available(),  # conftest.py says; begun processes do as well
         "show_progress": False,
         "state": "WARNING",
         "seed": 7,
