@@ -1,4 +1,8 @@
-"""The hit rate over the cut-off, a line for each model, a panel for each reading of history."""
+"""The hit rate over the cut-off, a line for each model, a panel for each reading of history.
+
+Below each panel the same in percent of the first model's, without which curves that rise from .1 to .9 hide what
+the models differ by.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from recbole_kuaiformer.benchmarks.comparison_summary import Line, Rows, Spread,
 from recbole_kuaiformer.benchmarks.tables import COLOURS
 
 MARKERS, DASHES = "os^DvP*Xh", ("-", "--", ":", "-.")  # told apart without colour, too
+LOWEST_PERCENT = -15.0  # of the lower panels: a model that is farther behind leaves them
 
 
 def write(rows: Rows, *, file: Path, title: str) -> bool:
@@ -24,7 +29,7 @@ def write(rows: Rows, *, file: Path, title: str) -> bool:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure = pyplot.figure(figsize=(9, 4.2), layout="constrained")
+    figure = pyplot.figure(figsize=(9, 7.2), layout="constrained")
     _draw(found, figure)
     figure.suptitle(title)
     figure.savefig(file, dpi=150)
@@ -39,22 +44,48 @@ def hit_rates(line: Line) -> dict[int, Spread]:
     return dict(sorted(rates.items()))
 
 
+def beside(rates: Mapping[int, Spread], first: Mapping[int, Spread]) -> dict[int, Spread]:
+    """Percent by which the rates are above those of the first model, at the cut-offs where that finds any.
+
+    >>> beside({10: Spread(0.3, 0.01), 50: Spread(0.5, None)}, {10: Spread(0.2, None), 50: Spread(0.0, None)})
+    {10: Spread(mean=50.0, std=5.0)}
+    """
+    return {
+        k: Spread(
+            round(100 * (rate.mean / first[k].mean - 1), 6),
+            None if rate.std is None else round(100 * rate.std / first[k].mean, 6),
+        )
+        for k, rate in rates.items()
+        if k in first and first[k].mean
+    }
+
+
 def _draw(found: list[Line], figure: Any) -> None:
     readings = list(dict.fromkeys(line.reading for line in found))
     models = list(dict.fromkeys(line.model for line in found))
-    panels = figure.subplots(1, len(readings), sharey=True, squeeze=False)[0]
-    for axis, reading in zip(panels, readings):
-        for line in (line for line in found if line.reading == reading):
-            _curve(axis, hit_rates(line), number=models.index(line.model), label=line.model)
-        axis.set(xscale="log", xlabel="cut-off k", title=f"history {reading}")
+    panels = figure.subplots(2, len(readings), sharex=True, sharey="row", squeeze=False)
+    for reading, upper, lower in zip(readings, *panels):
+        of_reading = [line for line in found if line.reading == reading]
+        first = hit_rates(of_reading[0])
+        for line in of_reading:
+            looks = {"number": models.index(line.model), "label": line.model}
+            _curve(upper, hit_rates(line), **looks)
+            _curve(lower, beside(hit_rates(line), first), **looks)
+        upper.set(xscale="log", title=f"history {reading}")
+        lower.set(xlabel="cut-off k")
         cuts = sorted({k for line in found for k in hit_rates(line)})
-        axis.set_xticks(cuts, [str(k) for k in cuts])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    panels[0].set_ylabel("HR@k")
+        for axis in (upper, lower):
+            axis.set_xticks(cuts, [str(k) for k in cuts])
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+    upper, lower = panels[:, 0]
+    upper.set_ylabel("HR@k")
+    lower.set_ylabel(f"HR@k, % over that of {found[0].model}")
+    if lower.get_ylim()[0] < LOWEST_PERCENT:
+        lower.set_ylim(bottom=LOWEST_PERCENT)
     handles = {
         text: handle
-        for axis in panels
+        for axis in panels[0]
         for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend([handles[name] for name in models], models, loc="outside right upper", fontsize=8)
