@@ -1,7 +1,7 @@
 """The hit rate over the cut-off, a line for each model, a panel for each reading of history.
 
-Below each panel the same in percent of the first model's, without which curves that rise from .1 to .9 hide what
-the models differ by.
+Below each panel the same in percent of the first model's that has every reading: curves that rise from .1 to
+.9 hide what the models differ by.
 """
 
 from __future__ import annotations
@@ -44,33 +44,34 @@ def hit_rates(line: Line) -> dict[int, Spread]:
     return dict(sorted(rates.items()))
 
 
-def beside(rates: Mapping[int, Spread], first: Mapping[int, Spread]) -> dict[int, Spread]:
-    """Percent by which the rates are above those of the first model, at the cut-offs where that finds any.
+def beside(rates: Mapping[int, Spread], base: Mapping[int, Spread]) -> dict[int, Spread]:
+    """Percent by which the rates are above others, at the cut-offs where those find any.
 
     >>> beside({10: Spread(0.3, 0.01), 50: Spread(0.5, None)}, {10: Spread(0.2, None), 50: Spread(0.0, None)})
     {10: Spread(mean=50.0, std=5.0)}
     """
     return {
         k: Spread(
-            round(100 * (rate.mean / first[k].mean - 1), 6),
-            None if rate.std is None else round(100 * rate.std / first[k].mean, 6),
+            round(100 * (rate.mean / base[k].mean - 1), 6),
+            None if rate.std is None else round(100 * rate.std / base[k].mean, 6),
         )
         for k, rate in rates.items()
-        if k in first and first[k].mean
+        if k in base and base[k].mean
     }
 
 
 def _draw(found: list[Line], figure: Any) -> None:
     readings = list(dict.fromkeys(line.reading for line in found))
     models = list(dict.fromkeys(line.model for line in found))
+    rates_of = {(line.model, line.reading): hit_rates(line) for line in found}
+    base = next((one for one in models if all((one, reading) in rates_of for reading in readings)), models[0])
     panels = figure.subplots(2, len(readings), sharex=True, sharey="row", squeeze=False)
     for reading, upper, lower in zip(readings, *panels):
-        of_reading = [line for line in found if line.reading == reading]
-        first = hit_rates(of_reading[0])
-        for line in of_reading:
-            looks = {"number": models.index(line.model), "label": line.model}
-            _curve(upper, hit_rates(line), **looks)
-            _curve(lower, beside(hit_rates(line), first), **looks)
+        of_reading = {model: rates for (model, of_one), rates in rates_of.items() if of_one == reading}
+        for model, rates in of_reading.items():
+            number = models.index(model)
+            _curve(upper, rates, number=number, label=model)
+            _curve(lower, beside(rates, of_reading.get(base, {})), number=number, label=model)
         upper.set(xscale="log", title=f"history {reading}")
         lower.set(xlabel="cut-off k")
         cuts = sorted({k for line in found for k in hit_rates(line)})
@@ -80,7 +81,7 @@ def _draw(found: list[Line], figure: Any) -> None:
             axis.grid(alpha=0.3)
     upper, lower = panels[:, 0]
     upper.set_ylabel("HR@k")
-    lower.set_ylabel(f"HR@k, % over that of {found[0].model}")
+    lower.set_ylabel(f"HR@k, % over that of {base}")
     if lower.get_ylim()[0] < LOWEST_PERCENT:
         lower.set_ylim(bottom=LOWEST_PERCENT)
     handles = {

@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from recbole_kuaiformer.benchmarks.comparison_grid import clock_time, time_left
-from recbole_kuaiformer.benchmarks.comparison_plots import hit_rates
+from recbole_kuaiformer.benchmarks.comparison_plots import LOWEST_PERCENT, _draw, hit_rates
 from recbole_kuaiformer.benchmarks.comparison_summary import lines, shown_metrics, warnings
 from recbole_kuaiformer.benchmarks.comparison_tables import as_csv, as_json, as_latex, as_markdown
 
@@ -141,6 +141,21 @@ def test_a_curve_is_the_hit_rate_over_ascending_cut_offs():
     (line, *_) = lines([run("A", 1, kept={"recall@50": 0.5, "recall@5": 0.25, "ndcg@5": 0.125})])
     assert {k: spread.mean for k, spread in hit_rates(line).items()} == {5: 0.25, 50: 0.5}
     assert [*hit_rates(line)] == [5, 50]
+
+
+def test_below_a_plot_are_percent_of_the_first_model_with_every_reading():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure = pyplot.figure()
+    rows = [run("Pop", 1, masked={"recall@10": 0.1}), *ROWS[:4]]
+    _draw([line for line in lines(rows) if hit_rates(line)], figure)
+    kept, masked = figure.axes[2:]
+    assert kept.get_ylabel() == "HR@k, % over that of A"
+    lower = {bars.get_label(): list(bars.lines[0].get_ydata()) for bars in masked.containers}
+    assert lower["A"] == [0.0, 0.0]
+    a, b = (expected(model, "masked", "recall@10")[0] for model in ("A", "B_2"))
+    assert lower["B_2"][1] == pytest.approx(100 * (b / a - 1), abs=1e-5)
+    assert masked.get_ylim()[0] == LOWEST_PERCENT  # Pop is farther behind
+    pyplot.close(figure)
 
 
 def test_time_left_is_of_the_nearest_kind():
