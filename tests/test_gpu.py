@@ -66,8 +66,8 @@ def test_resumes_on_one_gpu(path):
     cut, train, valid, _ = prepare(path, **options, checkpoint_dir="cut")
     with pytest.raises(Interrupted):
         cut.fit(train, valid, callback_fn=interrupt)
-    torch.cuda.manual_seed(999)
     again, train, valid, _ = prepare(path, **options, resume_from=str(cut.last_checkpoint))
+    torch.cuda.manual_seed(999)
     again.fit(train, valid)
     assert next(again.model.parameters()).device.type == "cuda"
     assert sorted(again.train_loss_dict) == sorted(whole.train_loss_dict) == [0, 1, 2, 3]

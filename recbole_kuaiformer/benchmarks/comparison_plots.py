@@ -67,11 +67,12 @@ def _draw(found: list[Line], figure: Any) -> None:
     base = next((one for one in models if all((one, reading) in rates_of for reading in readings)), models[0])
     panels = figure.subplots(2, len(readings), sharex=True, sharey="row", squeeze=False)
     for reading, upper, lower in zip(readings, *panels):
-        of_reading = {model: rates for (model, of_one), rates in rates_of.items() if of_one == reading}
-        for model, rates in of_reading.items():
-            number = models.index(model)
-            _curve(upper, rates, number=number, label=model)
-            _curve(lower, beside(rates, of_reading.get(base, {})), number=number, label=model)
+        of_base = rates_of.get((base, reading), {})
+        for (model, its_reading), rates in rates_of.items():
+            if its_reading == reading:
+                number = models.index(model)
+                _curve(upper, rates, number=number, label=model)
+                _curve(lower, beside(rates, of_base), number=number, label=model)
         upper.set(xscale="log", title=f"history {reading}")
         lower.set(xlabel="cut-off k")
         cuts = sorted({k for line in found for k in hit_rates(line)})
