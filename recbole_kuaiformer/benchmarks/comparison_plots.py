@@ -47,13 +47,14 @@ def hit_rates(line: Line) -> dict[int, Spread]:
 def beside(rates: Mapping[int, Spread], base: Mapping[int, Spread]) -> dict[int, Spread]:
     """Percent by which the rates are above others, at the cut-offs where those find any.
 
-    >>> beside({10: Spread(0.3, 0.01), 50: Spread(0.5, None)}, {10: Spread(0.2, None), 50: Spread(0.0, None)})
-    {10: Spread(mean=50.0, std=5.0)}
+    >>> base = {10: Spread(0.25, None), 20: Spread(0.5, None), 50: Spread(0.0, None)}
+    >>> beside({10: Spread(0.375, 0.125), 20: Spread(0.25, None), 50: Spread(0.5, None)}, base)
+    {10: Spread(mean=50.0, std=50.0), 20: Spread(mean=-50.0, std=None)}
     """
     return {
         k: Spread(
-            round(100 * (rate.mean / base[k].mean - 1), 6),
-            None if rate.std is None else round(100 * rate.std / base[k].mean, 6),
+            100 * (rate.mean / base[k].mean - 1),
+            None if rate.std is None else 100 * rate.std / base[k].mean,
         )
         for k, rate in rates.items()
         if k in base and base[k].mean
@@ -65,17 +66,16 @@ def _draw(found: list[Line], figure: Any) -> None:
     models = list(dict.fromkeys(line.model for line in found))
     rates_of = {(line.model, line.reading): hit_rates(line) for line in found}
     base = next((one for one in models if all((one, reading) in rates_of for reading in readings)), models[0])
+    cuts = sorted({k for rates in rates_of.values() for k in rates})
     panels = figure.subplots(2, len(readings), sharex=True, sharey="row", squeeze=False)
     for reading, upper, lower in zip(readings, *panels):
         of_base = rates_of.get((base, reading), {})
-        for (model, its_reading), rates in rates_of.items():
-            if its_reading == reading:
-                number = models.index(model)
+        for number, model in enumerate(models):
+            if rates := rates_of.get((model, reading)):
                 _curve(upper, rates, number=number, label=model)
                 _curve(lower, beside(rates, of_base), number=number, label=model)
         upper.set(xscale="log", title=f"history {reading}")
         lower.set(xlabel="cut-off k")
-        cuts = sorted({k for line in found for k in hit_rates(line)})
         for axis in (upper, lower):
             axis.set_xticks(cuts, [str(k) for k in cuts])
             axis.minorticks_off()
