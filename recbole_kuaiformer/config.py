@@ -129,8 +129,10 @@ class AttributeSettings(Settings):
     attributes: dict[str, Any]
     attribute_size: int
     target_attributes: bool
+    attribute_fusion: str
 
     def __post_init__(self) -> None:
+        self._one_of("attribute_fusion", ("mlp", "residual"))
         self._require("attribute_size", that=self.attribute_size >= 1, what="at least 1")
         std = self.initializer_range
         self._require("initializer_range", that=std is None or std > 0, what="positive, or ~")

@@ -126,7 +126,10 @@ def test_what_windows_cannot_do_is_named(tmp_path, monkeypatch, given, message):
 
 @pytest.mark.parametrize("nothing", ["~", "null"])
 def test_the_files_signs_for_nothing_work_on_the_command_line_too(nothing):
-    values = {"initializer_range": nothing, "attributes": {}, "attribute_size": 4, "target_attributes": False}
+    values = {
+        "initializer_range": nothing, "attributes": {}, "attribute_size": 4, "target_attributes": False,
+        "attribute_fusion": "mlp",
+    }  # fmt: skip
     assert AttributeSettings.read(values).initializer_range is None
     with pytest.raises(SettingsError, match=f"attribute_size: must be int, got '{nothing}'"):
         AttributeSettings.read({**values, "attribute_size": nothing})

@@ -104,12 +104,16 @@ class ItemTokens(nn.Module):
     Also the target side of the score: the same id table X (tied), plus, with ``target_attributes``,
     the item's own attributes passed through a second MLP.
 
+    ``residual``, which the paper does not have: t_i = x_i + MLP([x_i, f_i]), and the last layers of both MLPs
+    start at zero, so that training begins as it does with ids alone, on both sides.
+
     Args:
         n_items: N, padding id 0 included. hidden_size: D.
         attributes: what a token carries beside the id.
         item_values: for each attribute of source ``item`` its column over all ids: [N], or [N, S].
         attribute_size: width of each attribute's vectors.
         target_attributes: whether the target side reads the item's attributes too.
+        residual: whether a token is its id plus what the MLP makes of id and attributes, zero at first.
         item_std: standard deviation of X at the start; None is D^-1/2, vectors about 1 long.
     """
 
@@ -122,6 +126,7 @@ class ItemTokens(nn.Module):
         item_values: Mapping[str, Tensor],
         attribute_size: int,
         target_attributes: bool,
+        residual: bool = False,
         item_std: float | None = None,
     ) -> None:
         super().__init__()
@@ -133,12 +138,14 @@ class ItemTokens(nn.Module):
         self.of_item = tuple(a.name for a in attributes if a.source == "item")
         for name in self.of_item:
             self.register_buffer(f"item_{name}", item_values[name])
-        self.mlp = _mlp(hidden_size + attribute_size * len(attributes), hidden_size) if attributes else None
+        width = attribute_size * len(attributes)
+        self.mlp = _mlp(hidden_size + width, hidden_size, from_zero=residual) if attributes else None
         self.target_mlp = (
-            _mlp(attribute_size * len(self.of_item), hidden_size)
+            _mlp(attribute_size * len(self.of_item), hidden_size, from_zero=residual)
             if target_attributes and self.of_item
             else None
         )
+        self.residual = residual
 
     def forward(
         self, item_ids: Int64[Tensor, "B L"], *, values: Mapping[str, Tensor]
@@ -151,7 +158,8 @@ class ItemTokens(nn.Module):
             embedding(self._of_item(name, item_ids) if name in self.of_item else values[name])
             for name, embedding in self.embeddings.items()
         ]
-        return self.mlp(torch.cat([vectors, *parts], dim=-1))  # type: ignore[no-any-return]
+        mixed: Tensor = self.mlp(torch.cat([vectors, *parts], dim=-1))
+        return vectors + mixed if self.residual else mixed
 
     def items(self, item_ids: Int[Tensor, " M"]) -> Float[Tensor, "M D"]:
         """Target vectors of the given ids: rows of X, plus their attributes where that is asked for."""
@@ -177,5 +185,9 @@ class ItemTokens(nn.Module):
         return self.get_buffer(f"item_{name}")[item_ids]
 
 
-def _mlp(size: int, hidden_size: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+def _mlp(size: int, hidden_size: int, *, from_zero: bool) -> nn.Module:
+    first, last = nn.Linear(size, hidden_size), nn.Linear(hidden_size, hidden_size)
+    if from_zero:
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.SiLU(), last)

@@ -63,6 +63,7 @@ class RetrievalModel(SequentialRecommender):
             item_std=settings.initializer_range,
             attribute_size=settings.attribute_size,
             target_attributes=settings.target_attributes,
+            residual=settings.attribute_fusion == "residual",
         )
         self.encoder = self.build_encoder(config)
         self.frequency: CountFrequency | StreamingFrequency = self._build_frequency(dataset)

@@ -57,7 +57,7 @@ def test_missing_continuous_values_share_row_0():
     torch.testing.assert_close(got, embedding.table.weight[torch.tensor([0, 0, 1, 10, 10])])
 
 
-def tokens_with(attributes, *, target_attributes=False):
+def tokens_with(attributes, *, target_attributes=False, residual=False):
     torch.manual_seed(0)
     values = {"author": torch.randint(0, 4, (N,)), "duration": torch.rand(N) * 300}
     return ItemTokens(
@@ -67,6 +67,7 @@ def tokens_with(attributes, *, target_attributes=False):
         item_values=values,
         attribute_size=4,
         target_attributes=target_attributes,
+        residual=residual,
     )
 
 
@@ -118,6 +119,27 @@ def test_target_attributes_reach_the_target_side():
     ids = torch.arange(1, N)
     assert (tokens.items(ids) - tokens.ids.weight[ids]).abs().max() > 1e-4
     assert tokens.of_item == ("author",)
+
+
+def test_residual_tokens_begin_as_ids_on_both_sides_and_learn_what_the_mlp_adds():
+    tokens = tokens_with((AUTHOR, ACTION), target_attributes=True, residual=True)
+    ids, action = torch.randint(1, N, (B, L)), torch.randint(0, 3, (B, L))
+    torch.testing.assert_close(tokens(ids, values={"action": action}), tokens.ids.weight[ids])
+    torch.testing.assert_close(tokens.items(ids[0]), tokens.ids.weight[ids[0]])
+    step = torch.optim.SGD(tokens.parameters(), lr=1.0)
+    for _ in range(2):  # the first moves the last layers, the second what is behind them
+        attributes_before = [table.table.weight.detach().clone() for table in tokens.embeddings.values()]
+        step.zero_grad()
+        (
+            tokens(ids, values={"action": action}).square().sum() + tokens.items(ids[0]).square().sum()
+        ).backward()
+        step.step()
+    mixed = tokens.mlp(torch.cat([tokens.ids(ids), tokens.embeddings["author"](tokens.item_author[ids]),
+                                  tokens.embeddings["action"](action)], dim=-1))  # fmt: skip
+    assert mixed.abs().max() > 1e-3
+    torch.testing.assert_close(tokens(ids, values={"action": action}), tokens.ids(ids) + mixed)
+    for table, before in zip(tokens.embeddings.values(), attributes_before, strict=True):
+        assert not torch.equal(table.table.weight, before)
 
 
 def test_a_vector_goes_through_its_linear_layer_and_a_missing_one_has_its_own():
