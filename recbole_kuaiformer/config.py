@@ -238,12 +238,23 @@ class TransformerSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KuaiFormerSettings(TransformerSettings):
+class QuerySettings(Settings):
+    """How query tokens begin."""
+
+    query_init: str
+    query_initializer_range: float | None
+
+    def _check_queries(self) -> None:
+        self._one_of("query_init", ("learned", "recent"))
+        std = self.query_initializer_range
+        self._require("query_initializer_range", that=std is None or std > 0, what="positive, or ~")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KuaiFormerSettings(TransformerSettings, QuerySettings):
     """Shape of the KuaiFormer encoder."""
 
     n_interests: int
-    query_init: str
-    query_initializer_range: float | None
     compression: str
     compression_groups: tuple[int, ...]
     recent_length: int | None
@@ -262,9 +273,7 @@ class KuaiFormerSettings(TransformerSettings):
         self._require("n_interests", that=self.n_interests >= 1, what="at least 1")
         recent = self.recent_length
         self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
-        self._one_of("query_init", ("learned", "recent"))
-        std = self.query_initializer_range
-        self._require("query_initializer_range", that=std is None or std > 0, what="positive, or ~")
+        self._check_queries()
         self._one_of("compression", ("listed", "geometric"))
         self._one_of("compression_end", ("oldest", "newest"))
         if (self.compression_end, self.query_init) == ("newest", "recent"):
@@ -308,7 +317,7 @@ class PinnerFormerSettings(TransformerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HSTUSettings(Settings):
+class HSTUSettings(QuerySettings):
     """Shape of HSTU's encoder."""
 
     hidden_size: int
@@ -319,6 +328,7 @@ class HSTUSettings(Settings):
     hidden_dropout_prob: float
     use_times: bool
     use_request_time: bool
+    n_interests: int | None
 
     def __post_init__(self) -> None:
         for key in ("hidden_size", "n_layers", "n_heads", "qk_size", "value_size"):
@@ -326,6 +336,10 @@ class HSTUSettings(Settings):
         self._require("hidden_dropout_prob", that=0 <= self.hidden_dropout_prob < 1, what="in [0, 1)")
         if self.use_request_time and not self.use_times:
             raise SettingsError("use_request_time: True needs use_times: True; set both, or neither")
+        # Positions lie within MAX_ITEM_LIST_LENGTH + 11.
+        fits = self.n_interests is None or 1 <= self.n_interests <= 11
+        self._require("n_interests", that=fits, what="from 1 to 11, or ~ for the output at the last item")
+        self._check_queries()
 
 
 @dataclass(frozen=True, kw_only=True)

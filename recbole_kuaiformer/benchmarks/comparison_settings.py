@@ -38,7 +38,9 @@ BUDGET_RULES = 2
 _LATER_KEYS = {
     "interest_separation": 0.0, "compression_end": "oldest", "query_initializer_range": None,
     "request_gap": None, "attribute_fusion": "mlp",
+    "n_interests": None,
 }  # fmt: skip
+_OF_QUERIES = ("query_init", "query_initializer_range")
 _DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
@@ -250,6 +252,8 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     if request.time_budget is not None:
         budget["rules"] = BUDGET_RULES
     told = {key: value for key, value in decisive.items() if (key, value) not in _LATER_KEYS.items()}
+    if decisive.get("n_interests", 0) is None:  # no queries that could begin in one way or another
+        told = {key: value for key, value in told.items() if key not in _OF_QUERIES}
     whole = json.dumps({**told, **budget}, sort_keys=True)
     return {
         "kind": "run",

@@ -1,8 +1,9 @@
-"""HSTU: one vector per user from gated, softmax-free attention that knows times (arXiv 2402.17152)."""
+"""HSTU: gated, softmax-free attention that knows times (arXiv 2402.17152); one vector, or K query tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -12,7 +13,8 @@ from recbole_kuaiformer.encoders.alignment import left_columns
 from recbole_kuaiformer.layers.hstu_block import HSTUBlock, Relation, time_buckets
 from recbole_kuaiformer.layers.visibility import causal_visibility
 
-ROOM = 11  # what the published runs add to the length: n of 200 items is 211
+ROOM = 11  # what the published runs add to the length: n of 200 items is 211; as many queries fit behind it
+QueryInit = Literal["learned", "recent"]
 
 
 class HSTUEncoder(nn.Module):
@@ -23,6 +25,10 @@ class HSTUEncoder(nn.Module):
     last row of each target differs from the same item's row for later targets: it is a row of its own,
     which no other sees, beside the history's.
 
+    With ``n_interests`` K query tokens follow the last item that a target sees, at the time of what comes
+    after it, and the outputs at these are its interests, as in KuaiFormer (Eq. 6 to 8). The published model
+    has none.
+
     Args:
         hidden_size: D.
         n_layers: blocks. n_heads: heads of each.
@@ -31,6 +37,9 @@ class HSTUEncoder(nn.Module):
         use_times: whether the bias has a part for time differences.
         use_request_time: whether the time of the request is known.
         dropout_prob: dropout on the input and on what each block adds.
+        n_interests: K query tokens, 11 at most; None for the output at the last item.
+        query_init: ``learned``; or ``recent``: learned + the r-th newest item as it enters the blocks.
+        query_std: standard deviation of the learned vectors at the start; None for 1/√D, about 1 long.
     """
 
     def __init__(  # noqa: PLR0913 (one argument for each hyper-parameter of the paper)
@@ -45,9 +54,13 @@ class HSTUEncoder(nn.Module):
         use_times: bool,
         use_request_time: bool,
         dropout_prob: float,
+        n_interests: int | None = None,
+        query_init: QueryInit = "learned",
+        query_std: float | None = None,
     ) -> None:
         super().__init__()
         self.use_times, self.use_request_time = use_times, use_request_time
+        self.n_interests, self.query_init = n_interests, query_init
         self.positions = nn.Parameter(torch.randn(max_length, hidden_size) * hidden_size**-0.5)
         self.dropout = nn.Dropout(dropout_prob)
         self.blocks = nn.ModuleList(
@@ -62,6 +75,8 @@ class HSTUEncoder(nn.Module):
             )
             for _ in range(n_layers)
         )
+        std = hidden_size**-0.5 if query_std is None else query_std
+        self.queries = nn.Parameter(torch.randn(n_interests, hidden_size) * std) if n_interests else None
 
     def forward(
         self,
@@ -71,8 +86,8 @@ class HSTUEncoder(nn.Module):
         n_unseen: Int[Tensor, "B P"],
         times: Int64[Tensor, "B L"] | None = None,
         request_times: Int64[Tensor, " B"] | None = None,
-    ) -> Float[Tensor, "B P 1 D"]:
-        """One vector for each target; zero for a target that sees nothing.
+    ) -> Float[Tensor, "B P K D"]:
+        """The vectors of each target, one without ``n_interests``; zero for a target that sees nothing.
 
         Args:
             tokens: item tokens aligned to the right.
@@ -94,13 +109,14 @@ class HSTUEncoder(nn.Module):
             times=None if times is None else times[rows, source],
             request_times=request_times,  # read by the last row alone, which is used with use_request_time
         )
-        n_seen = valid.sum(1, keepdim=True) - n_unseen
-        lasts = (n_seen - 1).clamp(min=0)
-        if self.use_times and not self.use_request_time:
-            outputs = self._ends(sequence, frame, lasts=lasts)
+        n_seen = (valid.sum(1, keepdim=True) - n_unseen).clamp(min=0)
+        ends = self._ends(sequence, n_seen=n_seen)
+        if ends.shape[2]:
+            outputs = self._at_ends(sequence, frame, ends=ends, n_seen=n_seen)
         else:
-            outputs = self._through(sequence, frame)[rows, lasts]
-        return (outputs * (n_seen > 0)[..., None])[:, :, None]
+            lasts = (n_seen - 1).clamp(min=0)
+            outputs = self._through(sequence, frame)[rows, lasts][:, :, None]
+        return outputs * (n_seen > 0)[..., None, None]
 
     def _input(self, tokens: Tensor, *, there: Tensor) -> Tensor:
         sequence = tokens * tokens.shape[2] ** 0.5 + self.positions[: tokens.shape[1]]
@@ -112,17 +128,44 @@ class HSTUEncoder(nn.Module):
             sequence = block(sequence, relation=relation)
         return sequence
 
-    def _ends(self, sequence: Tensor, frame: _Frame, *, lasts: Tensor) -> Tensor:
-        """A row for each target that stands where the last item it sees stands, and repeats its time."""
-        ends = sequence[torch.arange(len(lasts), device=lasts.device)[:, None], lasts]
-        relation, of_ends = frame.relation(self.use_times), frame.relation_of_ends(lasts)
+    @property
+    def _repeats_last(self) -> bool:
+        """Whether a target's last item is a row of its own: for this target alone its time is repeated."""
+        return self.use_times and not self.use_request_time
+
+    def _ends(self, sequence: Tensor, *, n_seen: Int[Tensor, "B P"]) -> Float[Tensor, "B P G D"]:
+        """Rows beside the history, a group for each target: its last item, its queries, both or none."""
+        rows = torch.arange(len(n_seen), device=n_seen.device)[:, None, None]
+        n_recent = max(self.n_interests or 0, 1)
+        columns = n_seen[:, :, None] - 1 - torch.arange(n_recent, device=n_seen.device)
+        newest = sequence[rows, columns.clamp(min=0)] * (columns >= 0)[..., None]
+        ends = newest[:, :, : int(self._repeats_last)]
+        if self.queries is None:
+            return ends
+        queries = self.queries.expand(*n_seen.shape, -1, -1)
+        return torch.cat([ends, queries + newest if self.query_init == "recent" else queries], dim=2)
+
+    def _at_ends(
+        self, sequence: Tensor, frame: _Frame, *, ends: Float[Tensor, "B P G D"], n_seen: Int[Tensor, "B P"]
+    ) -> Float[Tensor, "B P K D"]:
+        """Outputs at the queries, or at the row of the last item where there are none."""
+        group = ends.shape[2]
+        lasts = (n_seen - 1).clamp(min=0)
+        relation = frame.relation(self.use_times)
+        of_ends = frame.relation_of_ends(
+            lasts if self._repeats_last else n_seen,
+            moments=(frame.next_times if self.use_request_time else frame.times).gather(1, lasts),
+            group=group,
+            use_times=self.use_times,
+        )
+        ends = ends.flatten(1, 2)
         for number, block in enumerate(self.blocks, start=1):
             assert isinstance(block, HSTUBlock)
             more_to_come = number < len(self.blocks)
             sequence, ends = block.with_ends(
-                sequence, ends, relation=relation if more_to_come else None, of_ends=of_ends
+                sequence, ends, relation=relation if more_to_come else None, of_ends=of_ends, group=group
             )
-        return ends
+        return ends.unflatten(1, (-1, group))[:, :, -(self.n_interests or 1) :]  # type: ignore[no-any-return]
 
     def _check(self, times: Tensor | None, request_times: Tensor | None) -> None:
         if self.use_times and times is None:
@@ -165,8 +208,24 @@ class _Frame:
         buckets = time_buckets(self.next_times[:, :, None] - self.times[:, None, :]) if use_times else None
         return Relation(self.visible, (columns - columns[:, None])[None], buckets)
 
-    def relation_of_ends(self, lasts: Int[Tensor, "B P"]) -> Relation:
-        """Of rows in the place of the items ``lasts``, with their times, to the items before those."""
-        distances = torch.arange(self.times.shape[1], device=lasts.device) - lasts[:, :, None]
-        own = self.times.gather(1, lasts)
-        return Relation(distances < 0, distances, time_buckets(own[:, :, None] - self.times[:, None, :]))
+    def relation_of_ends(
+        self,
+        first: Int[Tensor, "B P"],
+        *,
+        moments: Int64[Tensor, "B P"],
+        group: int,
+        use_times: bool,
+    ) -> Relation:
+        """Of ``group`` rows for each target, in positions from ``first`` on, to the items before that.
+
+        Args:
+            first: position of a target's first row.
+            moments: of the event after a target's rows, in seconds.
+            group: rows of a target.
+            use_times: whether the blocks read times.
+        """
+        columns = torch.arange(self.times.shape[1], device=first.device)
+        positions = (first[:, :, None] + torch.arange(group, device=first.device)).flatten(1)
+        first, moments = (each.repeat_interleave(group, dim=1)[:, :, None] for each in (first, moments))
+        buckets = time_buckets(moments - self.times[:, None, :]) if use_times else None
+        return Relation(columns < first, columns - positions[:, :, None], buckets)

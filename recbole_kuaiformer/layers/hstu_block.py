@@ -88,22 +88,25 @@ class HSTUBlock(nn.Module):
         *,
         relation: Relation | None,
         of_ends: Relation,
+        group: int = 1,
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B P D"]]:
-        """Tokens and ends after one block; an end sees itself and the tokens it is told to, nothing sees it.
+        """Tokens and ends after one block; no token sees an end.
 
-        The same as a sequence of both, without the attention of tokens to ends and of ends to one another.
+        An end sees the tokens it is told to, the ends before it in its group, and itself. The same as a
+        sequence of tokens and one group, for each group.
 
         Args:
             tokens: as in ``forward``.
-            ends: rows of their own, each with distance and time difference 0 to itself.
+            ends: rows of their own: groups of equal size, one after the other. A group's follow one another
+                in position, at one time.
             relation: of the tokens to one another; None where they are not needed any more, as after the
                 last block: they come back as they were.
             of_ends: of the ends to the tokens.
+            group: ends of a group; divides P.
         """
         gate, value, query, key = self._projected(tokens)
-        own_gate, own_value, own_query, own_key = self._projected(ends)
-        of_itself = self._attention((own_query * own_key).sum(-1, keepdim=True), self._bias_of_itself())
-        mixed = self._weights(own_query, key, of_ends) @ value + of_itself * own_value
+        own_gate, *own = self._projected(ends)
+        mixed = self._weights(own[1], key, of_ends) @ value + self._in_groups(*own, size=group)
         ends = self._added(ends, own_gate, mixed)
         if relation is None:
             return tokens, ends
@@ -124,12 +127,21 @@ class HSTUBlock(nn.Module):
         weights = self._attention(query @ key.transpose(-1, -2), bias[:, None])
         return weights * relation.visible[:, None]
 
+    def _in_groups(self, value: Tensor, query: Tensor, key: Tensor, *, size: int) -> Tensor:
+        """What ends take from those of their group up to themselves: [B, h, P, d_v]."""
+        value, query, key = (part.unflatten(2, (-1, size)) for part in (value, query, key))
+        steps = torch.arange(size, device=key.device)
+        distances = steps - steps[:, None]
+        bias = self.position_bias[self.n - 1 + distances]
+        if self.time_bias is not None:
+            bias = bias + self.time_bias[0]
+        # Few rows: products of single vectors, not of matrices.
+        products = (query[..., :, None, :] * key[..., None, :, :]).sum(-1)
+        weights = self._attention(products, bias) * (distances <= 0)
+        return (weights[..., None] * value[..., None, :, :]).sum(-2).flatten(2, 3)
+
     def _attention(self, products: Tensor, bias: Tensor) -> Tensor:
         return silu(products + bias) / self.n
-
-    def _bias_of_itself(self) -> Tensor:
-        bias = self.position_bias[self.n - 1]
-        return bias if self.time_bias is None else bias + self.time_bias[0]
 
     def _added(self, tokens: Tensor, gate: Tensor, mixed: Tensor) -> Tensor:
         mixed = mixed.transpose(1, 2).flatten(2)

@@ -40,6 +40,9 @@ class HSTU(RetrievalModel):
             use_times=settings.use_times,
             use_request_time=settings.use_request_time,
             dropout_prob=settings.hidden_dropout_prob,
+            n_interests=settings.n_interests,
+            query_init=settings.query_init,  # type: ignore[arg-type]
+            query_std=settings.query_initializer_range,
         )
 
     def encoder_inputs(self, interaction: Interaction, *, columns: Tensor) -> dict[str, Tensor]:

@@ -124,6 +124,15 @@ def test_a_key_that_came_later_makes_another_run_where_it_says_something(path, m
     assert identity(path, model="SASRecPlus") != before  # as if the key had been there from the start
 
 
+def test_how_queries_begin_makes_another_run_where_there_are_queries(path):
+    one = {"model": "HSTU", "common": {"query_init": "recent", "query_initializer_range": "0.002"}}
+    assert identity(path, **one) == identity(path, model="HSTU")
+    with_queries = {"n_interests": "2"}
+    assert identity(path, model="HSTU", common={**one["common"], **with_queries}) != identity(
+        path, model="HSTU", common=with_queries
+    )
+
+
 def test_a_bound_on_epochs_lowers_what_is_asked_for_and_never_raises_it(path):
     def epochs(**more):
         return case("SASRec", "cyclic", seed=1, request=Request(data_path=path, **more))["resolved"]["epochs"]

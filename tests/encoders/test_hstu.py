@@ -14,12 +14,16 @@ D, H, QK, V, L = 12, 2, 5, 3, 9
 READINGS = {"positions": (False, False), "times": (True, False), "request": (True, True)}
 
 
-def make(reading, seed=0):
+QUERIES = {"none": {}, "one": {"n_interests": 1}, "learned": {"n_interests": 4},
+           "recent": {"n_interests": 3, "query_init": "recent"}}  # fmt: skip
+
+
+def make(reading, seed=0, **queries):
     torch.manual_seed(seed)
     use_times, use_request_time = READINGS[reading]
     model = HSTUEncoder(
         D, n_layers=2, n_heads=H, qk_size=QK, value_size=V, max_length=L, use_times=use_times,
-        use_request_time=use_request_time, dropout_prob=0.5,
+        use_request_time=use_request_time, dropout_prob=0.5, **queries,
     )  # fmt: skip
     with torch.no_grad():
         for block in model.blocks:
@@ -44,7 +48,7 @@ def batch(histories, when, width):
     return tokens, valid, {"times": times, "request_times": torch.tensor([m[-1] for m in when])}
 
 
-def slow(reading, history, when, model):
+def slow(reading, history, when, model, n_interests=0, query_init="learned"):
     use_times, use_request_time = READINGS[reading]
     return reference.hstu(
         history,
@@ -56,29 +60,33 @@ def slow(reading, history, when, model):
         n_heads=H,
         qk_size=QK,
         value_size=V,
+        n_interests=n_interests,
+        recent=query_init == "recent",
     )
 
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("width", [7, L])
-def test_packed_targets_equal_the_plain_loops_over_each_prefix(reading, width):
+@pytest.mark.parametrize("queries", QUERIES.values(), ids=QUERIES)
+def test_packed_targets_equal_the_plain_loops_over_each_prefix(reading, width, queries):
     """Every target of a window, in batches padded to different widths: the divisor is a constant."""
-    model = make(reading)
+    model = make(reading, **queries)
     histories, when = histories_of([7, 1, 4]), moments([7, 1, 4])
     tokens, valid, more = batch(histories, when, width)
     n_unseen = torch.tensor([[0, 2, 6], [0, 0, 0], [3, 1, 0]])
     got = model(tokens, valid=valid, n_unseen=n_unseen, **more)
-    assert got.shape == (3, 3, 1, D)
+    assert got.shape == (3, 3, queries.get("n_interests", 1), D)
     for row, hidden in enumerate(n_unseen.tolist()):
         for p, n in enumerate(hidden):
             seen = len(histories[row]) - n
-            want = slow(reading, histories[row][:seen], when[row][: seen + 1], model)
-            torch.testing.assert_close(got[row, p, 0], want, rtol=0, atol=1e-9)
+            want = slow(reading, histories[row][:seen], when[row][: seen + 1], model, **queries)
+            torch.testing.assert_close(got[row, p], want, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_what_a_target_must_not_see_and_any_origin_of_time_change_nothing(reading):
-    model = make(reading)
+@pytest.mark.parametrize("queries", QUERIES.values(), ids=QUERIES)
+def test_what_a_target_must_not_see_and_any_origin_of_time_change_nothing(reading, queries):
+    model = make(reading, **queries)
     histories, when = histories_of([7]), moments([7])
     tokens, valid, more = batch(histories, when, 7)
     n_unseen = torch.tensor([[0, 3]])
@@ -94,8 +102,9 @@ def test_what_a_target_must_not_see_and_any_origin_of_time_change_nothing(readin
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_the_time_of_the_request_counts_where_it_is_asked_for_alone(reading):
-    model = make(reading)
+@pytest.mark.parametrize("queries", QUERIES.values(), ids=QUERIES)
+def test_the_time_of_the_request_counts_where_it_is_asked_for_alone(reading, queries):
+    model = make(reading, **queries)
     tokens, valid, more = batch(histories_of([6]), moments([6]), 6)
     none = torch.zeros(1, 1, dtype=torch.long)
     before = model(tokens, valid=valid, n_unseen=none, **more)
@@ -105,9 +114,10 @@ def test_the_time_of_the_request_counts_where_it_is_asked_for_alone(reading):
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_an_empty_history_is_zero(reading):
+@pytest.mark.parametrize("queries", QUERIES.values(), ids=QUERIES)
+def test_an_empty_history_is_zero(reading, queries):
     tokens, valid, more = batch(histories_of([0, 2]), moments([0, 2]), 3)
-    got = make(reading)(tokens, valid=valid, n_unseen=torch.tensor([[0], [2]]), **more)
+    got = make(reading, **queries)(tokens, valid=valid, n_unseen=torch.tensor([[0], [2]]), **more)
     assert torch.equal(got, torch.zeros_like(got))
 
 

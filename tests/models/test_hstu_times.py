@@ -59,21 +59,25 @@ def test_times_are_whole_seconds_from_the_newest_item_and_the_request_is_the_tar
 
 
 @pytest.mark.parametrize("use_request_time", [False, True])
-def test_a_target_of_a_window_has_the_vector_of_its_own_row(tmp_path, monkeypatch, use_request_time):
+@pytest.mark.parametrize("n_interests", [None, 3])
+def test_a_target_of_a_window_has_the_vectors_of_its_own_row(
+    tmp_path, monkeypatch, use_request_time, n_interests
+):
     worlds.at_home(monkeypatch, tmp_path)
     path = by_pause(tmp_path / "data", n_users=5)
-    model, train, _ = build(path, use_request_time=use_request_time)
+    model, train, _ = build(path, use_request_time=use_request_time, n_interests=n_interests)
     (batch,) = train
     vectors = model.interests(batch, n_unseen=batch["target_unseen"])
     rows = train.dataset[torch.arange(len(train.dataset))]
-    alone = model.interests(rows)[:, 0, 0]
+    alone = model.interests(rows)[:, 0]
+    assert alone.shape[1] == (n_interests or 1)
     real = batch["target_ids"] > 0
     history = batch["item_length"][:, None] - batch["target_unseen"]
     users = batch["user_id"][:, None].expand_as(history)
     places = {(int(u), int(n)): i for i, (u, n) in enumerate(zip(rows["user_id"], rows["item_length"]))}
     found = [places[int(u), int(n)] for u, n in zip(users[real], history[real])]
     assert sorted(found) == list(range(len(rows)))
-    torch.testing.assert_close(vectors[real][:, 0], alone[found], rtol=0, atol=1e-5)
+    torch.testing.assert_close(vectors[real], alone[found], rtol=0, atol=1e-5)
 
 
 def test_the_time_of_the_request_tells_what_comes_next(tmp_path, monkeypatch):
@@ -92,10 +96,30 @@ def test_the_time_of_the_request_tells_what_comes_next(tmp_path, monkeypatch):
     assert hits[False]["recall@2"] > 0.9
 
 
-def test_without_times_it_is_exported_and_served(tmp_path, monkeypatch):
+def test_queries_without_the_time_of_the_request_find_what_may_come_after_either_pause(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    more = {"n_interests": 2, "query_init": "recent", "interest_routing": "max", "negatives": "all"}
+    config = given(by_pause(tmp_path / "data"), **more, epochs=15, topk=[1, 2], valid_metric="Recall@2")
+    result = run_recbole(model="HSTU", dataset="pauses", config_dict=config | {"initializer_range": None})
+    assert result["test_result"]["recall@2"] > 0.9
+
+
+@pytest.mark.parametrize("more", [{"use_times": False}, {}, {"use_request_time": True}])
+@pytest.mark.parametrize("query_init", ["learned", "recent"])
+def test_queries_and_all_else_are_trained(tmp_path, monkeypatch, more, query_init):
+    worlds.at_home(monkeypatch, tmp_path)
+    more = {**more, "query_init": query_init, "n_interests": 2, "interest_routing": "log_sum_exp"}
+    model, train, _ = build(by_pause(tmp_path / "data", n_users=20), **more)
+    model.train().calculate_loss(next(iter(train))).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("n_interests", [None, 2])
+def test_without_times_it_is_exported_and_served(tmp_path, monkeypatch, n_interests):
     worlds.at_home(monkeypatch, tmp_path)
     path = by_pause(tmp_path / "data", n_users=20)
-    run_recbole(model="HSTU", dataset="pauses", config_dict=given(path, use_times=False, epochs=1))
+    config = given(path, use_times=False, n_interests=n_interests, epochs=1)
+    run_recbole(model="HSTU", dataset="pauses", config_dict=config)
     (file,) = [file for file in Path("saved").glob("*.pth") if not file.stem.endswith("-last")]
     export(file, "out")
     answer = Retriever.load("out").recommend([["i3", "i4"]], k=3)
@@ -116,6 +140,9 @@ def test_a_batch_without_times_is_refused_by_name(tmp_path, monkeypatch):
     [
         ({"use_times": False, "use_request_time": True}, "use_request_time: True needs use_times: True"),
         ({"qk_size": 0}, "qk_size: must be at least 1, got 0"),
+        ({"n_interests": 0}, "n_interests: must be from 1 to 11, or ~ .*, got 0"),
+        ({"n_interests": 12}, "n_interests: must be from 1 to 11, or ~ .*, got 12"),
+        ({"query_init": "newest"}, "query_init: 'newest' is not known; known: learned, recent"),
         ({"use_request_tme": True}, r"use_request_tme: unknown key \(did you mean 'use_request_time'\?\)"),
     ],
 )

@@ -40,13 +40,33 @@ def layer(rows, next_times, times, state, n, n_heads, qk_size, value_size):
     return result
 
 
-def hstu(items, times, request_time, state, *, n, n_layers, n_heads, qk_size, value_size):
-    """The vector of one user; without a request time (None) the last item's own is repeated."""
+def hstu(
+    items,
+    times,
+    request_time,
+    state,
+    *,
+    n,
+    n_layers,
+    n_heads,
+    qk_size,
+    value_size,
+    n_interests=0,
+    recent=False,
+):  # fmt: skip
+    """One user's vector at the last item [1, D], or those at ``n_interests`` query tokens after it [K, D].
+
+    Without a request time (None) the last item's own is repeated.
+    """
     width = items[0].shape[0]
     rows = [math.sqrt(width) * item + state["positions"][t] for t, item in enumerate(items)]
-    next_times = [*times[1:], times[-1] if request_time is None else request_time]
+    now = times[-1] if request_time is None else request_time
+    for r in range(n_interests):
+        begins_at = recent and r < len(items)
+        rows.append(state["queries"][r] + (rows[len(items) - 1 - r] if begins_at else 0))
+    next_times, times = [*times[1:], *[now] * (1 + n_interests)], [*times, *[now] * n_interests]
     for number in range(n_layers):
         prefix = f"blocks.{number}."
         own = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
         rows = layer(rows, next_times, times, own, n, n_heads, qk_size, value_size)
-    return rows[-1]
+    return torch.stack(rows[-max(n_interests, 1) :])
