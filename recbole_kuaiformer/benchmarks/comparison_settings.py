@@ -40,7 +40,9 @@ _LATER_KEYS = {
     "request_gap": None, "attribute_fusion": "mlp",
     "n_interests": None,
 }  # fmt: skip
+# Idle where there are no queries, or no attributes.
 _OF_QUERIES = ("query_init", "query_initializer_range")
+_OF_ATTRIBUTES = ("attribute_fusion", "target_attributes")
 _DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
@@ -251,10 +253,7 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     budget = {"time_budget": request.time_budget, "seed": seed, "files": _digest(Path(config["data_path"]))}
     if request.time_budget is not None:
         budget["rules"] = BUDGET_RULES
-    told = {key: value for key, value in decisive.items() if (key, value) not in _LATER_KEYS.items()}
-    if decisive.get("n_interests", 0) is None:  # no queries that could begin in one way or another
-        told = {key: value for key, value in told.items() if key not in _OF_QUERIES}
-    whole = json.dumps({**told, **budget}, sort_keys=True)
+    whole = json.dumps({**_telling(model, decisive), **budget}, sort_keys=True)
     return {
         "kind": "run",
         "model": model,
@@ -268,6 +267,20 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
         "resolved": decisive,
         "params": _chosen(model, dataset, folder=request.params),
     }
+
+
+def _telling(model: str, decisive: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide an outcome: not those that came later and say nothing, nor idle ones."""
+    told = {key: value for key, value in decisive.items() if (key, value) not in _LATER_KEYS.items()}
+    is_ours = (
+        model in plugin.MODELS
+    )  # to RecBole's models attributes are idle, though a dataset's file has them
+    idle = [*_OF_QUERIES] if decisive.get("n_interests", 0) is None else []
+    idle += [*_OF_ATTRIBUTES] if not is_ours or decisive.get("attributes") == {} else []
+    told = {key: value for key, value in told.items() if key not in idle}
+    if is_ours and "target_attributes" in idle:
+        told["target_attributes"] = False  # as it was when there were only such runs
+    return told
 
 
 def _digest(folder: Path) -> str:

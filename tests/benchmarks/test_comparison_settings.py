@@ -133,6 +133,16 @@ def test_how_queries_begin_makes_another_run_where_there_are_queries(path):
     )
 
 
+@pytest.mark.parametrize("model", ["SASRecPlus", "SASRec"])
+def test_how_attributes_join_makes_another_run_where_there_are_attributes(path, model):
+    joined = {"attribute_fusion": "residual", "target_attributes": "True"}
+    known = joined if model == "SASRecPlus" else {}
+    assert identity(path, model=model, common=joined) == identity(path, model=model)
+    attributes = {"attributes": "{'time_gap': {'n_buckets': 4, 'maximum': 9.0, 'scale': 'log'}}"}
+    others = [identity(path, model=model, common={**attributes, key: value}) for key, value in known.items()]
+    assert len({identity(path, model=model, common=attributes), *others}) == 1 + len(others)
+
+
 def test_a_bound_on_epochs_lowers_what_is_asked_for_and_never_raises_it(path):
     def epochs(**more):
         return case("SASRec", "cyclic", seed=1, request=Request(data_path=path, **more))["resolved"]["epochs"]
