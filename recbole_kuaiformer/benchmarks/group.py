@@ -2,14 +2,16 @@
 
 python -m recbole_kuaiformer.benchmarks.group --model_list=KuaiFormer,SASRec --dataset=ml-100k
 
-The same flags and the same two LaTeX files. For means over seeds and equal terms there is benchmarks.compare.
+The same flags and the same two LaTeX files, written after each model. Unless told otherwise, ours beside
+RecBole's models are measured as these are (metrics, topk, valid_metric); "-" is where a model
+lacks one. For means over seeds and equal terms there is benchmarks.compare.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from recbole.config import Config
 from recbole.utils import list_to_latex
 
+from recbole_kuaiformer import plugin
 from recbole_kuaiformer.benchmarks.comparison_settings import (
     Request,
     check_common,
@@ -28,6 +31,9 @@ from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.quick_start import USER_ERRORS, fail, run
 
 Results = list[dict[str, Any]]
+
+NONE = "-"  # in the place of a metric that a model lacks
+_MEASURES = ("metrics", "topk", "valid_metric")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ def run_group(
     *,
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
+    done: Callable[[Group], None] | None = None,
     **place: Any,
 ) -> Group:
     """Run each model with RecBole's ``run``; a model gets of files and dict the keys that it knows.
@@ -55,30 +62,48 @@ def run_group(
         dataset: its name.
         config_file_list: yaml files, as in RecBole; the dict comes before them.
         config_dict: keys and values, as in RecBole.
+        done: called after each model with what there is so far: a later one that fails loses it otherwise.
         place: further arguments of ``run``: saved, nproc, world_size, ip, port, group_offset.
 
     Raises:
         SettingsError: there is no such model, or none of them knows a key.
+        FileNotFoundError: there is no such yaml file.
     """
     given = {**_of_files(config_file_list or ()), **(config_dict or {})}
     known = {model: known_keys(configuration(model, dataset, given=_place(given))) for model in models}
     check_common(
         Request(common=given, data_path=given.get("data_path", "")), models=models, datasets=[dataset]
     )
-    valid, test, bigger = [], [], True
+    measures = _measures(models, dataset, given=given)
+    group = Group([], [], "", "")
     for model in models:
-        settings = {key: value for key, value in given.items() if key in known[model]}
+        settings = {**measures[model], **{key: given[key] for key in given if key in known[model]}}
         result = run(model, dataset, config_dict=settings, **place)
-        valid.append({"Model": model, **result["best_valid_result"]})
-        test.append({"Model": model, **result["test_result"]})
+        valid = [*group.valid, {"Model": model, **result["best_valid_result"]}]
+        test = [*group.test, {"Model": model, **result["test_result"]}]
         bigger = result["valid_score_bigger"]
-    return Group(valid, test, _latex(valid, bigger=bigger), _latex(test, bigger=bigger))
+        group = Group(valid, test, _latex(valid, bigger=bigger), _latex(test, bigger=bigger))
+        if done is not None:
+            done(group)
+    return group
+
+
+def _measures(models: Sequence[str], dataset: str, *, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each model what it is measured by, of all that was not given; ours as RecBole's beside them."""
+    if all(model in plugin.MODELS for model in models):
+        return {model: {} for model in models}
+    recboles = configuration("Pop", dataset, given=_place(given))
+    theirs = {key: recboles[key] for key in _MEASURES if key not in given}
+    return {model: theirs if model in plugin.MODELS else {} for model in models}
 
 
 def _latex(results: Results, *, bigger: bool) -> str:
     """RecBole's table; in bold the best of each metric that all models have."""
-    metrics = [key for key in results[0] if key != "Model" and all(key in one for one in results)]
-    _, text = list_to_latex(convert_list=results, bigger_flag=bigger, subset_columns=metrics)
+    # Every row has every column: RecBole appends what it finds to a column, whichever row it is of.
+    names = dict.fromkeys(name for one in results for name in one)
+    whole = [{name: one.get(name, NONE) for name in names} for one in results]
+    shared = [name for name in names if name != "Model" and all(name in one for one in results)]
+    _, text = list_to_latex(convert_list=whole, bigger_flag=bigger, subset_columns=shared)
     return str(text)
 
 
@@ -110,21 +135,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test_latex", default="./latex/test.tex", help="where the test table goes")
     parser.add_argument("--nproc", type=int, default=1)
     args, more = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+
+    def write(group: Group) -> None:
+        for name, text in ((args.valid_latex, group.valid_latex), (args.test_latex, group.test_latex)):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text(text, encoding="utf-8")
+
     try:
         with no_arguments():
-            group = run_group(
+            run_group(
                 args.model_list.split(","),
                 args.dataset,
                 config_file_list=args.config_files.split() if args.config_files else None,
                 config_dict=_keys(more),
+                done=write,
                 nproc=args.nproc,
             )
     except USER_ERRORS as error:
         return fail(str(error))
-    for name, text in ((args.valid_latex, group.valid_latex), (args.test_latex, group.test_latex)):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(text, encoding="utf-8")
-        print(name)
+    print(args.valid_latex, args.test_latex, sep="\n")
     return 0
 
 

@@ -23,7 +23,13 @@ def path(tmp_path, monkeypatch):
 
 
 def test_a_group_is_its_models_one_by_one(path):
-    given = {**SMALL, "data_path": path, "n_interests": 2, "n_layers": 1}
+    given = {
+        **SMALL,
+        "data_path": path,
+        "n_interests": 2,
+        "n_layers": 1,
+        "metrics": ["NDCG", "MRR", "Recall"],
+    }
     found = group.run_group(["SASRec", "ComiRecSA", "SASRecPlus"], "cyclic", config_dict=given)
     unknown = {"SASRec": ["n_interests"], "ComiRecSA": ["n_layers"], "SASRecPlus": ["n_interests"]}
     for model, valid, test in zip(unknown, found.valid, found.test):
@@ -37,10 +43,73 @@ def test_a_group_is_its_models_one_by_one(path):
     assert rf"\bfseries {best:.4f}" in found.test_latex
 
 
+def cells(text):
+    """A cell of RecBole's table by row and column; the number alone, whether bold or not."""
+    head, *rows = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if " & " in line]
+    return [dict(zip(head, (cell.removeprefix(r"\bfseries ").strip() for cell in row))) for row in rows]
+
+
+def printed(results):
+    names = dict.fromkeys(name for one in results for name in one)
+    rows = [{name: one.get(name, "-") for name in names} for one in results]
+    return [{name: v if isinstance(v, str) else f"{v:.4f}" for name, v in row.items()} for row in rows]
+
+
+def test_all_are_measured_as_recboles_models_where_nothing_is_said(path):
+    """Ours have other metrics, cut-offs and another valid_metric of their own."""
+    given = {**SMALL, "data_path": path}
+    del given["topk"], given["valid_metric"]
+    found = group.run_group(["ComiRecSA", "SASRec", "SASRecPlus"], "cyclic", config_dict=given)
+    alone = recboles_run("SASRec", "cyclic", config_dict=given)["test_result"]
+    assert {"hit@10", "precision@10"} < {*alone}
+    for one in found.test:
+        assert [*one] == ["Model", *alone]
+        assert one["hit@10"] == one["recall@10"]
+    assert cells(found.test_latex) == printed(found.test)
+    assert cells(found.valid_latex) == printed(found.valid)
+    recboles = {
+        "metrics": ["Recall", "MRR", "NDCG", "Hit", "Precision"],
+        "valid_metric": "MRR@10",
+        "topk": 10,
+    }
+    ours = recboles_run("SASRecPlus", "cyclic", config_dict={**given, **recboles})
+    assert found.test[2] == {"Model": "SASRecPlus", **ours["test_result"]}
+
+
+def test_ours_among_themselves_keep_their_own_measures(path):
+    given = {**SMALL, "data_path": path}
+    found = group.run_group(["ComiRecSA"], "cyclic", config_dict=given)
+    assert [*found.test[0]] == ["Model", "recall@5", "mrr@5", "ndcg@5"]
+
+
+def test_a_metric_that_a_model_lacks_is_an_empty_cell_of_its_own_row(path):
+    given = {**SMALL, "data_path": path, "index_factory": "HNSW4"}  # which RecBole's evaluator has no use for
+    found = group.run_group(["ComiRecSA", "SASRec", "SASRecPlus"], "cyclic", config_dict=given)
+    assert ["index_recall@5" in one for one in found.test] == [True, False, True]
+    table = cells(found.test_latex)
+    assert table == printed(found.test)
+    assert [row["Model"] for row in table if row["index_recall@5"] == "-"] == ["SASRec"]
+
+
+def test_a_model_that_fails_leaves_what_came_before_it(path, tmp_path, monkeypatch):
+    def run(model, *given, **more):
+        if model == "SASRecPlus":
+            raise RuntimeError("no memory")
+        return recboles_run(model, *given, **more)
+
+    monkeypatch.setattr(group, "run", run)
+    keys = [f"--{key}={value}" for key, value in {**SMALL, "data_path": path}.items()]
+    with pytest.raises(RuntimeError, match="no memory"):
+        group.main(["--model_list=ComiRecSA,SASRecPlus", "--dataset=cyclic", *keys])
+    for name in ("valid", "test"):
+        (row,) = cells((tmp_path / "latex" / f"{name}.tex").read_text())
+        assert row["Model"] == "ComiRecSA"
+
+
 def test_files_come_after_the_dict_and_reach_who_knows_their_keys(path, tmp_path):
     file = tmp_path / "more.yaml"
     file.write_text("n_interests: 2\nepochs: 7\n")
-    given = {**SMALL, "data_path": path}
+    given = {**SMALL, "data_path": path, "metrics": ["MRR"]}
     found = group.run_group(
         ["ComiRecSA", "GRU4Rec"], "cyclic", config_file_list=[str(file)], config_dict=given
     )
