@@ -180,7 +180,7 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     settings = {
         **_known(protocol(), known),
         **place,
-        **_fitting(base),
+        **fitting(base),
         **_chosen(model, dataset, folder=request.params),
         **_known(request.common, known, but_none=model not in plugin.MODELS),
         **own,
@@ -197,8 +197,12 @@ def _known(given: Mapping[str, Any], known: set[str], *, but_none: bool = False)
     return {key: value for key, value in given.items() if key in known and not (but_none and value is None)}
 
 
-def _fitting(base: Any) -> dict[str, Any]:
-    """RecBole's default columns leave out the time, without which there is no order."""
+def fitting(base: Any) -> dict[str, Any]:
+    """``load_col`` with the time, without which there is no order: RecBole's default columns leave it out.
+
+    Args:
+        base: the configuration that would be without; empty where it loads the time already.
+    """
     columns = (base["load_col"] or {}).get("inter")
     if columns is None or base["TIME_FIELD"] in columns:
         return {}

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole.config import Config
-from recbole.utils import list_to_latex
+from recbole.utils import ModelType, list_to_latex
 
 from recbole_kuaiformer import plugin
 from recbole_kuaiformer.benchmarks.comparison_settings import (
     Request,
     check_common,
     configuration,
+    fitting,
     known_keys,
     no_arguments,
 )
@@ -78,6 +79,7 @@ def run_group(
     group = Group([], [], "", "")
     for model in models:
         settings = {**measures[model], **{key: given[key] for key in given if key in known[model]}}
+        settings = {**_times(configuration(model, dataset, given=settings)), **settings}
         result = run(model, dataset, config_dict=settings, **place)
         valid = [*group.valid, {"Model": model, **result["best_valid_result"]}]
         test = [*group.test, {"Model": model, **result["test_result"]}]
@@ -95,6 +97,12 @@ def _measures(models: Sequence[str], dataset: str, *, given: Mapping[str, Any]) 
     recboles = configuration("Pop", dataset, given=_place(given))
     theirs = {key: recboles[key] for key in _MEASURES if key not in given}
     return {model: theirs if model in plugin.MODELS else {} for model in models}
+
+
+def _times(config: Any) -> dict[str, Any]:
+    """The time among the columns where an order is asked for."""
+    is_ordered = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
+    return fitting(config) if is_ordered else {}
 
 
 def _latex(results: Results, *, bigger: bool) -> str:

@@ -7,6 +7,7 @@ from recbole.quick_start import run as recboles_run
 from recbole.utils import list_to_latex
 
 from recbole_kuaiformer.benchmarks import group
+from recbole_kuaiformer.benchmarks.comparison_settings import configuration
 from recbole_kuaiformer.config import SettingsError
 from tests import worlds
 
@@ -89,6 +90,24 @@ def test_a_metric_that_a_model_lacks_is_an_empty_cell_of_its_own_row(path):
     table = cells(found.test_latex)
     assert table == printed(found.test)
     assert [row["Model"] for row in table if row["index_recall@5"] == "-"] == ["SASRec"]
+
+
+def test_data_without_a_properties_file_are_read_with_their_times(path):
+    """RecBole's default columns are user and item; its sequential models end without an order."""
+    given = {key: value for key, value in SMALL.items() if key != "load_col"}
+    given |= {"data_path": path, "metrics": ["MRR"]}
+    found = group.run_group(["SASRec", "Pop"], "cyclic", config_dict=given)
+    loaded = {**given, "load_col": SMALL["load_col"]}
+    assert found.test[0] == {
+        "Model": "SASRec", **recboles_run("SASRec", "cyclic", config_dict=loaded)["test_result"]
+    }  # fmt: skip
+    ordered = {**given, "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}
+    assert "mrr@5" in group.run_group(["Pop", "SASRec"], "cyclic", config_dict=ordered).test[0]
+
+
+def test_who_needs_no_time_gets_none(path):
+    """A model of contexts would take it for one of them."""
+    assert group._times(configuration("Pop", "cyclic", given={"data_path": path})) == {}
 
 
 def test_a_model_that_fails_leaves_what_came_before_it(path, tmp_path, monkeypatch):
