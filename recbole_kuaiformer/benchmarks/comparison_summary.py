@@ -11,6 +11,8 @@ from recbole_kuaiformer.config import READINGS
 
 Rows = list[dict[str, Any]]
 
+NONE = "n/a"  # what tables have in the place of a value that is not there
+
 COSTS = ("train_seconds", "epochs", "peak_mib", "cuda_peak_mib", "parameters", "user_mflops", "valid_score")
 # Of these metrics the tables show these cut-offs alone (where they were measured); the JSON holds all.
 SHOWN = {
@@ -135,6 +137,15 @@ def warnings(rows: Rows) -> list[str]:
             f"their users, so that no pair is tested over these seeds: {of_each}."
         )
     return said
+
+
+def told_the_time(rows: Rows) -> list[str]:
+    """Names of the models that know when a recommendation is asked for, the time of the target itself."""
+    return [
+        name
+        for name, resolved in {row["name"]: row["resolved"] for row in rows}.items()
+        if resolved.get("use_request_time") or resolved.get("request_gap") is not None
+    ]
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -9,17 +9,18 @@ from collections import Counter
 from itertools import chain
 from typing import Any
 
-from recbole_kuaiformer.benchmarks import tables
+from recbole_kuaiformer.benchmarks import differing_settings, tables
 from recbole_kuaiformer.benchmarks.comparison_summary import (
+    NONE,
     Line,
     Rows,
     Spread,
     lines,
     shown_metrics,
+    told_the_time,
     warnings,
 )
 
-NONE = "n/a"
 TITLES = {"recall": "HR", "ndcg": "NDCG", "mrr": "MRR", "itemcoverage": "Coverage", "giniindex": "Gini"}
 SMALLER_IS_BETTER = ("giniindex",)
 COST_TITLES = {
@@ -42,16 +43,6 @@ _LATEX = str.maketrans(
         "*": "{*}",
     }
 )
-# Settings that differ by nature, or that the table shows anyhow.
-_NOT_SETTINGS = (
-    "model",
-    "MODEL_TYPE",
-    "MODEL_INPUT_TYPE",
-    "topk",
-    "eval_batch_size",
-    "sequences",
-    "extra_keys",
-)
 
 
 def as_csv(rows: Rows) -> str:
@@ -62,11 +53,13 @@ def as_csv(rows: Rows) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = [f"{name} {what}" for name in (*metrics, *costs) for what in ("mean", "std")]
-    writer.writerow(["model", "history", "seeds", *head])
+    writer.writerow(["model", "history", "told request time", "seeds", *head])
+    told = told_the_time(rows)
     for line in found:
         values = [_csv_cells(line.metrics.get(name)) for name in metrics]
         values += [_csv_cells(line.costs.get(name)) for name in costs]
-        writer.writerow([line.model, line.reading, line.n_seeds, *chain.from_iterable(values)])
+        facts = [line.model, line.reading, line.model in told, line.n_seeds]
+        writer.writerow([*facts, *chain.from_iterable(values)])
     return text.getvalue()
 
 
@@ -99,9 +92,16 @@ def as_markdown(rows: Rows, *, dataset: str, about: str) -> str:
         names = shown_metrics(of_reading)
         body = [[line.model, *(_cell(line.metrics.get(name)) for name in names)] for line in of_reading]
         parts += [f"## History {reading}", tables.table(["model", *map(title, names)], body)]
-    parts += [*_cost_parts(found), _made(rows), *_settings(rows)]
+        parts.append(f"Told the time of the request: {_told(rows, found=of_reading)}.")
+    parts += [*_cost_parts(found), _made(rows), *differing_settings.sections(rows)]
     parts.append(tables.failures([_named(row) for row in rows], by="what"))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _told(rows: Rows, *, found: list[Line]) -> str:
+    """Which of the lines' models know when a recommendation is asked for; every table says it."""
+    told = told_the_time(rows)
+    return "; ".join(line.model for line in found if line.model in told) or "none"
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
@@ -137,27 +137,6 @@ def _made(rows: Rows) -> str:
     return tables.table(["commit", "date", "torch", "on", "threads", "runs"], body) if is_said else ""
 
 
-def _settings(rows: Rows) -> list[str]:
-    """Settings that any two models have both, with other values; and what a search has chosen."""
-    by_model = {row["name"]: row for row in rows}
-    held = {model: row["resolved"] for model, row in by_model.items()}
-    keys = sorted({key for settings in held.values() for key in settings} - {*_NOT_SETTINGS})
-    differing = []
-    for key in keys:
-        values = [json.dumps(settings[key]) for settings in held.values() if key in settings]
-        if len(set(values)) > 1:
-            differing.append(key)
-    body = [
-        [f"`{key}`", *(f"`{json.dumps(one[key])}`" if key in one else NONE for one in held.values())]
-        for key in differing
-    ]
-    parts = ["## Settings that differ", tables.table(["key", *held], body)] if body else []
-    searched = [[model, f"`{json.dumps(row['params'])}`"] for model, row in by_model.items() if row["params"]]
-    if searched:
-        parts += ["## Settings that a search has chosen", tables.table(["model", "settings"], searched)]
-    return parts
-
-
 def as_latex(rows: Rows, *, dataset: str) -> str:
     """A booktabs table for each reading; the best mean of each column in bold."""
     found = lines(rows)
@@ -166,6 +145,7 @@ def as_latex(rows: Rows, *, dataset: str) -> str:
         of_reading = [line for line in found if line.reading == reading and line.metrics]
         names = shown_metrics(of_reading)
         best = {name: _best(of_reading, name=name) for name in names}
+        told = _escaped(f"told the time of the request: {_told(rows, found=of_reading)}")
         body = [
             " & ".join([_escaped(line.model), *(_latex(line, name, best=best[name]) for name in names)])
             for line in of_reading
@@ -174,7 +154,7 @@ def as_latex(rows: Rows, *, dataset: str) -> str:
             "\n".join(
                 [
                     r"\begin{table}", r"\centering",
-                    rf"\caption{{{_escaped(dataset)}, history {reading}}}",
+                    rf"\caption{{{_escaped(dataset)}, history {reading}; {told}}}",
                     rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule",
                     " & ".join(["Model", *map(title, names)]) + r" \\", r"\midrule",
                     *(line + r" \\" for line in body),

@@ -79,7 +79,7 @@ def test_json_holds_the_lines_and_the_runs():
 
 def test_latex_reads_back_and_the_best_of_each_column_is_bold():
     kept, masked = as_latex(ROWS, dataset="d_1").strip().split("\n\n")
-    assert r"\caption{d\_1, history kept}" in kept
+    assert r"\caption{d\_1, history kept; told the time of the request: none}" in kept
     for text, reading, models in (("", "kept", ("A", "B_2")), ("", "masked", ("A", "B_2", "Pop"))):
         text = kept if reading == "kept" else masked
         head, *body = [line for line in text.splitlines() if " & " in line]
@@ -102,6 +102,42 @@ def test_latex_prints_every_sign_of_a_name():
     printed = r"50 \% \& a\_b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{}z"
     printed += r" {[}8] {*} \textless{} \textbar{} \textgreater{}"
     assert printed + " & $" in as_latex([row], dataset="d")
+
+
+def told(name, **resolved):
+    row = run(name, 1, kept=values(0.1), masked=values(0.2))
+    return {**row, "resolved": {**row["resolved"], **resolved}}
+
+
+def test_every_table_says_who_knew_the_time_of_the_request():
+    """An absent request_gap is of a run before there was one; Pop has no kept reading, whatever it knew."""
+    rows = [
+        told("H_1", use_request_time=True), told("H_2", use_times=True, use_request_time=False),
+        told("K, gap", request_gap={"n_buckets": 4}), told("K", request_gap=None), told("old"),
+    ]  # fmt: skip
+    markdown = as_markdown(rows, dataset="d", about="")
+    kept, masked = markdown.split("## History kept")[1].split("## What training took")[0].split("## History")
+    for part in (kept, masked):
+        assert part.strip().endswith("|\n\nTold the time of the request: H_1; K, gap.")
+    for reading in ("kept", "masked"):
+        caption = rf"\caption{{d, history {reading}; told the time of the request: H\_1; K, gap}}"
+        assert caption in as_latex(rows, dataset="d")
+    lines = [*csv.DictReader(io.StringIO(as_csv(rows)))]
+    assert {line["model"] for line in lines if line["told request time"] == "True"} == {"H_1", "K, gap"}
+    assert {line["told request time"] for line in lines} == {"True", "False"}
+    assert as_markdown(ROWS, dataset="d", about="").count("\nTold the time of the request: none.\n") == 2
+
+
+def test_what_a_search_chose_is_what_the_run_had_of_it():
+    searched = {"learning_rate": 0.01, "weight_decay": "1e-3", "act": "gelu", "epochs": 9, "of_old": 1}
+    row = told("A", learning_rate=0.001, weight_decay=0.001, act="gelu", epochs=4)
+    text = as_markdown([{**row, "params": searched}], dataset="d", about="")
+    had = '{"weight_decay": 0.001, "act": "gelu"}'
+    assert (
+        f'| A | `{had}`; given in place of the search\'s: `{{"learning_rate": 0.001, "epochs": 4}}` |' in text
+    )
+    text = as_markdown([{**row, "params": {"act": "gelu"}}], dataset="d", about="")
+    assert '| A | `{"act": "gelu"}` |' in text
 
 
 def test_markdown_says_what_is_missing_and_what_failed():
