@@ -17,7 +17,12 @@ from typing import Any
 
 import yaml
 
-from recbole_kuaiformer.benchmarks.comparison_settings import Request, assignments, case
+from recbole_kuaiformer.benchmarks.comparison_settings import (
+    Request,
+    assignments,
+    case,
+    check_common,
+)
 from recbole_kuaiformer.benchmarks.search_space import space
 from recbole_kuaiformer.benchmarks.search_study import Search, optuna_library
 from recbole_kuaiformer.config import SettingsError
@@ -54,7 +59,7 @@ def searches(args: argparse.Namespace) -> list[Search]:
     """What the command line asks for.
 
     Raises:
-        SettingsError: a model has no space, or a setting is wrong.
+        SettingsError: a model has no space, no model knows a key, or a setting is wrong.
     """
     common, own = assignments(args.set, models=args.model)
     request = Request(
@@ -68,6 +73,7 @@ def searches(args: argparse.Namespace) -> list[Search]:
         raise SettingsError(
             f"--trials {args.trials}: too few for the model's own settings and {len(args.tries)} of --try"
         )
+    check_common(request, models=args.model, datasets=args.dataset)
     found = []
     tries = [_tried(given, models=args.model) for given in args.tries]
     for dataset in args.dataset:

@@ -66,6 +66,13 @@ def test_a_model_without_a_space_is_an_error(tmp_path, capsys):
     assert "Pop: no space to search" in capsys.readouterr().err
 
 
+def test_a_key_that_no_model_knows_is_an_error_before_anything_is_searched(given, tmp_path, capsys):
+    asked = [*given, "--trials", "1", "--set", *SET, "n_interest=3"]
+    assert search.main([*asked, "--model", "ComiRecSA", "SASRec"]) == 2
+    assert "n_interest: unknown key (did you mean 'n_interests'?)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     pytest.importorskip("optuna")
