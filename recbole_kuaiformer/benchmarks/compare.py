@@ -20,6 +20,7 @@ from recbole_kuaiformer.benchmarks import (
     comparison_tables,
     measuring,
     running,
+    searched_settings,
     significance,
 )
 from recbole_kuaiformer.benchmarks.comparison_settings import (
@@ -178,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
+    searched_settings.say_unsearched(cases, folder=Path(args.params) if args.params else None)
     rows: Rows = []
     for row in comparison_grid.rows(cases, out=out, known=known):
         rows.append(row)

@@ -16,6 +16,7 @@ from recbole.config import Config
 from recbole.utils import ModelType, get_model
 
 from recbole_kuaiformer import checkpoint, defaults, plugin
+from recbole_kuaiformer.benchmarks import searched_settings
 from recbole_kuaiformer.config import NOTHING, SettingsError, check_known_keys
 from recbole_kuaiformer.data.sequences import check_model
 
@@ -181,7 +182,7 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
         **_known(protocol(), known),
         **place,
         **fitting(base),
-        **_chosen(model, dataset, folder=request.params),
+        **searched_settings.chosen(model, dataset, folder=request.params),
         **_known(request.common, known, but_none=model not in plugin.MODELS),
         **own,
     }
@@ -217,14 +218,6 @@ def _can_be_on_the_log(base: Any) -> bool:
     except SettingsError:
         return False
     return True
-
-
-def _chosen(model: str, dataset: str, *, folder: Path | None) -> dict[str, Any]:
-    """What a search has found best for the model; empty where nothing was searched."""
-    file = None if folder is None else folder / dataset / f"{model}.yaml"
-    if file is None or not file.is_file():
-        return {}
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
 
 
 def check_common(request: Request, *, models: Iterable[str], datasets: Iterable[str]) -> None:
@@ -269,7 +262,7 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
         "per_user": request.per_user,
         "identity": hashlib.sha256(whole.encode()).hexdigest()[:12],
         "resolved": decisive,
-        "params": _chosen(model, dataset, folder=request.params),
+        "params": searched_settings.chosen(model, dataset, folder=request.params),
     }
 
 

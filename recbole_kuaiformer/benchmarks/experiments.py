@@ -21,6 +21,7 @@ from recbole_kuaiformer.benchmarks import (
     experiment_page,
     experiment_plots,
     running,
+    searched_settings,
 )
 from recbole_kuaiformer.benchmarks.comparison_settings import Case
 from recbole_kuaiformer.benchmarks.experiment_plan import Experiment, known_experiments, read
@@ -81,6 +82,7 @@ def run(
     """
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
+    searched_settings.say_unsearched(cases, folder=experiment.params)
     rows: Rows = []
     for row in comparison_grid.rows(cases, out=out, known=known):
         rows.append(row)

@@ -1,5 +1,7 @@
 """Who is given which key, and what makes two runs the same."""
 
+import re
+
 import pytest
 
 from recbole_kuaiformer.benchmarks import compare, comparison_settings
@@ -12,6 +14,8 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     protocol,
     settings_for,
 )
+from recbole_kuaiformer.benchmarks.searched_settings import say_unsearched
+from recbole_kuaiformer.config import SettingsError
 from tests import worlds
 
 
@@ -58,6 +62,7 @@ def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
         (["--set", "topk"], "'topk' is no key=value"),
         (["--models", "NoSuch"], "RecBole and this package have no model 'NoSuch'"),
         (["--set", "n_interests=0"], "n_interests: must be at least 1"),
+        (["--params", "nowhere"], "--params nowhere: no such folder"),
         (["--set", "n_interests=2", "n_interests=3"], "--set: n_interests is there twice, last as 'n_inter"),
     ],
 )
@@ -168,3 +173,40 @@ def test_precedence_of_searched_settings(path, tmp_path):
     assert (resolved["learning_rate"], resolved["n_layers"], resolved["topk"]) == (0.3, 4, [7])
     assert run["params"] == {"learning_rate": 0.3, "n_layers": 5, "topk": [7]}
     assert case("GRU4Rec", "cyclic", seed=1, request=request)["params"] == {}
+
+
+def test_a_file_of_searched_settings_that_holds_none_is_an_error_that_names_it(path, tmp_path):
+    file = tmp_path / "params" / "cyclic" / "SASRec.yaml"
+    file.parent.mkdir(parents=True)
+    request = Request(data_path=path, params=tmp_path / "params")
+    for text in ("- 1\n", "a: [\n"):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=re.escape(f"--params: {file}: ")):
+            case("SASRec", "cyclic", seed=1, request=request)
+
+
+def test_models_without_searched_settings_are_said(tmp_path, capsys):
+    file = tmp_path / "cyclic" / "SASRec.yaml"
+    file.parent.mkdir()
+    file.write_text("n_layers: 1\n")
+    runs = [
+        {"model": model, "dataset": dataset}
+        for dataset in ("cyclic", "other")
+        for model in ("SASRec", "Pop", "Pop")
+    ]
+    say_unsearched(runs, folder=tmp_path)
+    assert (
+        f"--params {tmp_path} has no file for Pop on cyclic; SASRec, Pop on other" in capsys.readouterr().out
+    )
+    say_unsearched(runs[:1], folder=tmp_path)
+    say_unsearched(runs, folder=None)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_comparison_says_who_runs_without_searched_settings(path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "params").mkdir()
+    monkeypatch.setattr(compare.comparison_grid, "rows", lambda *_, **__: [])
+    given = ["--datasets", "cyclic", "--data_path", path, "--out", str(tmp_path / "out")]
+    given += ["--params", str(tmp_path / "params")]
+    assert compare.main([*given, "--models", "MIND", "SASRec"]) == 0
+    assert f"{tmp_path / 'params'} has no file for MIND, SASRec on cyclic" in capsys.readouterr().out
