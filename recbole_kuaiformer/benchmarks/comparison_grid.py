@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_kuaiformer.benchmarks import running
+from recbole_kuaiformer.benchmarks import damaged_files, running
+from recbole_kuaiformer.benchmarks.damaged_files import DamagedError
 from recbole_kuaiformer.benchmarks.run_folder import alone_in
 from recbole_kuaiformer.config import SettingsError
 
@@ -84,7 +85,8 @@ def rows(cases: Sequence[Case], *, out: Path, known: Mapping[str, Row] | None = 
         out: where they lie, finished or not.
         known: rows from elsewhere by identity (``published``), without ranks, taken where ``out`` has none.
 
-    A run that another process is at is waited for, and taken from it. One that fails is a row with
+    A run that another process is at is waited for, and taken from it. One of which a file is damaged is made
+    again, and the file kept aside. One that fails is a row with
     ``failed``; it is tried again the next time. Says after each how far the whole is.
     """
     finished: list[Row] = []
@@ -122,9 +124,15 @@ def _state(row: Row, *, is_new: bool) -> str:
 
 
 def earlier(case: Case, *, out: Path, known: Mapping[str, Row] | None = None) -> Row | None:
-    """The row of this very run, if it was finished, with ranks if asked for; or that of ``known``."""
-    row = running.read(folder_of(case, out=out) / "run.json")
-    if row and (row["per_user"] or not case["per_user"]):
+    """The row of this very run, if it was finished, with ranks if asked for; or that of ``known``.
+
+    None where a file of it is damaged: it is to be made again.
+    """
+    try:
+        row = damaged_files.finished(folder_of(case, out=out), with_ranks=case["per_user"])
+    except DamagedError:
+        return None
+    if row:
         return {**_facts(case, out=out), **row}
     row = (known or {}).get(case["identity"], {})
     return {**row, **_facts(case, out=out), "per_user": False} if row else None
@@ -135,11 +143,19 @@ def _failed_since(moment: float, case: Case, *, out: Path) -> Row | None:
     file = folder_of(case, out=out) / "failed.json"
     if not file.is_file() or file.stat().st_mtime <= moment:
         return None
-    return {**_facts(case, out=out), **running.read(file)}
+    try:
+        return {**_facts(case, out=out), **damaged_files.read(file)}
+    except DamagedError:
+        return None
 
 
 def _run(case: Case, *, out: Path, held: tuple[int, ...]) -> Row:
+    """The row of a run made now; what is damaged of an earlier one is said, and kept aside."""
     folder = folder_of(case, out=out)
+    try:
+        damaged_files.finished(folder, with_ranks=case["per_user"])
+    except DamagedError as damaged:
+        print(f"  {damaged_files.put_result_aside(damaged)}", flush=True)
     start = time.perf_counter()
     (row,) = running.measured(_handed_over(case), module=MODULE, folder=folder, held=held)
     row["seconds"] = time.perf_counter() - start

@@ -15,15 +15,15 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
-from recbole_kuaiformer import plugin
-from recbole_kuaiformer.benchmarks import flops, measuring, running
+from recbole_kuaiformer import checkpoint, plugin
+from recbole_kuaiformer.benchmarks import damaged_files, flops, measuring, running
+from recbole_kuaiformer.benchmarks.damaged_files import BEFORE, DAMAGED, RANKS, DamagedError
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
 from recbole_kuaiformer.benchmarks.user_ranks import Noting, UserRanks, by_reading, gini, ranks_of
 from recbole_kuaiformer.models.dot_product import dot_product_model
 
 Row = dict[str, Any]
 
-RANKS = "ranks.npz"
 USERS_AT_ONCE = 256  # of models that are not sequential, whose eval_batch_size counts users x items
 CHECKPOINTS = Path("saved")
 
@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, case: dict[str, Any], *, clock: EpochClock) -> None:
         self.case, self.clock = case, clock
-        settings = {**case["settings"], **_resumed(case["model"])}
+        settings = {**case["settings"], **_resumed(case["model"], clock=clock)}
         self.config = config = Config(case["model"], case["dataset"], config_dict=settings)
         init_seed(config["seed"], config["reproducibility"])
         init_logger(config)
@@ -102,6 +102,7 @@ class Run:
             for k in lists["topk"]:
                 value = gini(struct["rec.items"][:, :k], struct["data.num_items"])
                 of_reading[f"giniindex@{k}"] = round(value, self.config["metric_decimal_place"])
+        self.has_ranks = False
         if self.case["per_user"]:
             self._save_ranks(judge, second, readings=[*readings])
         self.users = len(judge.users)
@@ -123,6 +124,7 @@ class Run:
         users = dataset.id2token(dataset.uid_field, judge.users.numpy()).astype(str)
         items = dataset.id2token(dataset.iid_field, judge.targets.numpy()).astype(str)
         UserRanks(users, items, ranks).save(Path(RANKS))
+        self.has_ranks = True
 
 
 def user_mflops(run: Run) -> float | None:
@@ -150,13 +152,40 @@ def _for_validation(config: Any) -> Any:
     return lean
 
 
-def _resumed(model: str) -> dict[str, str]:
-    """``resume_from`` the last epoch of an interrupted training; RecBole's own models begin anew."""
-    if model in plugin.MODELS and (last := sorted(CHECKPOINTS.glob("*-last.pth"))):
-        return {"resume_from": str(last[-1])}
+def _resumed(model: str, *, clock: EpochClock) -> dict[str, str]:
+    """``resume_from`` the last epoch of an interrupted training; RecBole's own models begin anew.
+
+    So does one of ours that cannot be continued: its files are said, and kept aside.
+    """
+    if model in plugin.MODELS:
+        for last in sorted(CHECKPOINTS.glob("*-last.pth"), reverse=True):
+            damaged = _damaged(last, clock=clock)
+            if damaged is None:
+                return {"resume_from": str(last)}
+            kept = damaged_files.put_aside(last, ending=DAMAGED if damaged.file == last else BEFORE)
+            if damaged.file != last and damaged.file.is_file():
+                damaged_files.put_aside(damaged.file)
+            running.say(f"{damaged}: training begins anew, and {last.name} is kept as {kept.name}")
+        return {}
     for file in CHECKPOINTS.glob("*.pth"):
         file.unlink()
     return {}
+
+
+def _damaged(last: Path, *, clock: EpochClock) -> DamagedError | None:
+    """Why training cannot be continued from its last epoch; None where it can."""
+    file = last
+    try:
+        state = checkpoint.load(last)
+        file = last.with_name(state["best_model_file"])
+        checkpoint.load(file)
+    except FileNotFoundError:
+        return DamagedError(file, "(the best epoch's checkpoint) is not there")
+    except (checkpoint.CheckpointError, KeyError):
+        return DamagedError(file, "is damaged")
+    if clock.epochs <= state["epoch"]:
+        return DamagedError(clock.file, f"does not hold the {state['epoch'] + 1} epochs of {last.name}")
+    return None
 
 
 def row(case: dict[str, Any]) -> Row:
@@ -188,6 +217,7 @@ def row(case: dict[str, Any]) -> Row:
         "test_users": run.users,
         "user_mflops": user_mflops(run),
         "per_user": bool(case["per_user"]),
+        "has_ranks": run.has_ranks,
         "checkpoint": str(trainer.saved_model_file),
         "made": {**made, **measuring.machine()},
     }

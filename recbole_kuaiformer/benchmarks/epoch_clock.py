@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from recbole_kuaiformer.benchmarks import running
+from recbole_kuaiformer.benchmarks import damaged_files, running
 
 SAYS_AFTER = 30.0  # seconds between two lines about the training
 
@@ -23,15 +22,13 @@ class EpochClock:
     Validation is not counted: it costs the same whatever was trained, and models differ in it.
 
     Args:
-        file: where it is kept.
+        file: where it is kept; one that cannot be read is said, kept aside, and the clock begins anew.
         budget: seconds of training; once they are spent no further epoch begins. None for no bound.
     """
 
     def __init__(self, file: Path, *, budget: float | None) -> None:
-        self._file, self.budget = file, budget
-        held = running.read(file)
-        self._seconds: list[float] = held.get("seconds", [])
-        self._valid: list[tuple[int, float]] = [tuple(pair) for pair in held.get("valid", [])]
+        self.file, self.budget = file, budget
+        self._seconds, self._valid = _held(file)
         self._said = time.perf_counter()
 
     @property
@@ -87,11 +84,23 @@ class EpochClock:
         self._keep()
         if time.perf_counter() - self._said > SAYS_AFTER:
             self._said = time.perf_counter()
-            line = f"epoch {epoch + 1}: valid {score:.4f}, {self.seconds:.0f} s of training"
-            print(f"{running.PROGRESS}{line}", file=sys.stderr, flush=True)
+            running.say(f"epoch {epoch + 1}: valid {score:.4f}, {self.seconds:.0f} s of training")
 
     def _keep(self) -> None:
-        running.write(self._file, {"seconds": self._seconds, "valid": self._valid})
+        running.write(self.file, {"seconds": self._seconds, "valid": self._valid})
+
+
+def _held(file: Path) -> tuple[list[float], list[tuple[int, float]]]:
+    """Seconds of every epoch, and what those that were validated reached."""
+    if not file.is_file():
+        return [], []
+    try:
+        held = damaged_files.read(file)
+        return [float(one) for one in held["seconds"]], [(int(n), float(score)) for n, score in held["valid"]]
+    except (ValueError, KeyError, TypeError) as error:
+        kept = damaged_files.put_aside(file)
+        running.say(f"{file.resolve()} is damaged ({type(error).__name__}: {error}): kept as {kept.name}")
+        return [], []
 
 
 class Timed:

@@ -189,6 +189,11 @@ def key(case: dict[str, Any]) -> str:
     return json.dumps(case, sort_keys=True)
 
 
+def say(line: str) -> None:
+    """In a case's process: show the line while it runs, on whose stdout the rows alone stand."""
+    print(f"{PROGRESS}{line}", file=sys.stderr, flush=True)
+
+
 def read(file: Path) -> dict[str, Any]:
     """The JSON of an earlier run; empty where there is none."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

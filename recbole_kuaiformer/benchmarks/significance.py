@@ -192,12 +192,15 @@ def corrected(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def ranks_by_model(rows: Sequence[Mapping[str, Any]], *, out: Path) -> dict[str, dict[int, UserRanks]]:
-    """The saved ranks of the finished runs of one dataset, by model and seed."""
+    """The saved ranks of the finished runs of one dataset, by model and seed; says which cannot be read."""
     held: dict[str, dict[int, UserRanks]] = {}
     for row in rows:
         file = out / row["folder"] / "ranks.npz"
         if "failed" not in row and "published" not in row and file.is_file():
-            held.setdefault(row["name"], {})[row["seed"]] = UserRanks.load(file)
+            try:
+                held.setdefault(row["name"], {})[row["seed"]] = UserRanks.load(file)
+            except ValueError as error:
+                print(f"{file}: {error}; the run takes no part in significance tests", flush=True)
     return held
 
 

@@ -122,10 +122,20 @@ class UserRanks:
 
     @classmethod
     def load(cls, file: Path) -> UserRanks:
-        """What ``save`` wrote; nothing in the file is executed."""
-        with np.load(file, allow_pickle=False) as held:
-            ranks = {name: held[name] for name in READINGS if name in held}
-            return cls(held["user"], held["item"], ranks)
+        """What ``save`` wrote; nothing in the file is executed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is cut off, corrupt, or no file of ranks.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as held:
+                ranks = {name: held[name] for name in READINGS if name in held}
+                return cls(held["user"], held["item"], ranks)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of numpy, zipfile or zlib, of many kinds
+            raise ValueError(f"no ranks of users: {type(error).__name__}: {error}") from error
 
 
 def hit(ranks: npt.NDArray[np.int64], *, k: int) -> Floats:

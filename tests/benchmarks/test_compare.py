@@ -233,7 +233,7 @@ def test_a_run_made_here_comes_before_a_published_one_and_is_not_tested_beside_i
     here = case("Pop", "twofold", seed=1, request=request)
     folder = comparison_grid.folder_of(here, out=tmp_path)
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"per_user": True, "made": "here"}))
+    (folder / "run.json").write_text(json.dumps({**grid["rows"]["Pop"], "has_ranks": False, "made": "here"}))
     known = comparison_grid.published([str(table)])
     known[here["identity"]] = {"published": str(table), "made": "there"}
     row = comparison_grid.earlier(here, out=tmp_path, known=known)

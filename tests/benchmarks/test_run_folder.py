@@ -22,6 +22,10 @@ CASE = {
     "kind": "run", "model": "M", "name": "M", "dataset": "d", "seed": 1, "identity": "abc",
     "params": {}, "resolved": {}, "per_user": False, "settings": {}, "time_budget": None,
 }  # fmt: skip
+RESULT = {
+    "per_user": False, "seconds": 1.0, "train_seconds": 1.0, "test_users": 3, "valid_score": 0.5,
+    "valid_reading": "kept", "readings": {"kept": {}},
+}  # fmt: skip
 
 
 def is_free(folder):
@@ -74,7 +78,7 @@ def test_a_run_finished_by_another_process_meanwhile_is_taken(tmp_path, monkeypa
     folder = comparison_grid.folder_of(CASE, out=tmp_path)
     monkeypatch.setattr(running, "measured", lambda *_, **__: pytest.fail("ran again"))
     with asked_for_meanwhile(tmp_path, capsys) as found:
-        running.write(folder / "run.json", {"per_user": False, "seconds": 1.0, "mark": "theirs"})
+        running.write(folder / "run.json", {**RESULT, "mark": "theirs"})
     assert [one["mark"] for one in found] == ["theirs"]
 
 
