@@ -58,7 +58,7 @@ class Settings:
         value, known = getattr(self, key), sorted(names)
         if value not in known:
             raise SettingsError(
-                f"{key}: {value!r} is not known{_near(value, known)}; known: {', '.join(known)}"
+                f"{key}: {value!r} is not known{nearest(value, known)}; known: {', '.join(known)}"
             )
 
 
@@ -150,7 +150,7 @@ def _check_buckets(options: Any, *, where: str, known: tuple[str, ...]) -> None:
     for key in options:
         if key not in known:
             raise SettingsError(
-                f"{where}: {key!r} is not known{_near(key, known)}; known: {', '.join(known)}"
+                f"{where}: {key!r} is not known{nearest(key, known)}; known: {', '.join(known)}"
             )
     if options.get("scale", "uniform") not in ("uniform", "log"):
         raise SettingsError(f"{where}: scale must be uniform or log, got {options['scale']!r}")
@@ -509,15 +509,21 @@ def check_known_keys(given: Iterable[str], *, ours: Iterable[str], known: Iterab
     for key in given:
         if key in known or key in ours:
             continue
-        near = _near(key, ours) or _near(key, sorted(known))
+        near = nearest(key, ours) or nearest(key, sorted(known))
         raise SettingsError(
             f"{key}: unknown key{near}; name keys of your own in extra_keys (a list) to let them pass"
         )
 
 
-def _near(value: Any, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.7)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+def nearest(value: Any, known: Iterable[str]) -> str:
+    """Words that suggest the known name nearest to the value, whatever its case; none where none is near.
+
+    >>> nearest("sasrec", ["SASRec", "Pop"])
+    " (did you mean 'SASRec'?)"
+    """
+    names = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.7)
+    return f" (did you mean {names[matches[0]]!r}?)" if matches else ""
 
 
 def _cast(value: Any, hint: Any, *, key: str) -> Any:

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 
+import recbole
 import yaml
 from recbole.quick_start import objective_function
 from recbole.utils import get_model
 
 from recbole_kuaiformer.checkpoint import CheckpointError
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.config import SettingsError, nearest
 from recbole_kuaiformer.data.dataset import DataError
 from recbole_kuaiformer.evaluation.trainer import TrainingError
+from recbole_kuaiformer.plugin import MODELS
 from recbole_kuaiformer.spawning import ProcessError, run
 
 __all__ = ["main", "objective_function", "run"]
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--group_offset", type=int, default=0, help="first rank of this machine")
     args, _ = parser.parse_known_args(arguments)  # the rest is RecBole's: its Config reads sys.argv
     try:
-        _check_model(args.model)
+        check_model(args.model)
         files = args.config_files.split() if args.config_files else []
         for file in files:
             _check_config_file(Path(file))
@@ -72,14 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check_model(name: str) -> None:
-    """Refuse a model that is nowhere to be found; RecBole looks last among those that need lightgbm."""
+def check_model(name: str) -> None:
+    """Refuse a model that is nowhere to be found; RecBole looks last among those that need lightgbm.
+
+    Raises:
+        SettingsError: names it, and the nearest one there is; or the library that it needs.
+    """
     try:
         get_model(name)
-    except (ValueError, ModuleNotFoundError) as error:
-        if name.lower() in ("lightgbm", "xgboost"):
-            raise
-        raise SettingsError(f"model: RecBole and this package have none of the name {name!r}") from error
+    except (ValueError, ModuleNotFoundError, AttributeError) as error:  # the last where its case is another
+        if name.lower() in ("lightgbm", "xgboost") and isinstance(error, ModuleNotFoundError):
+            raise SettingsError(f"model {name}: {error}; install it") from error
+        theirs = Path(recbole.__file__).parent.joinpath("properties", "model").glob("*.yaml")
+        near = nearest(name, [*(file.stem for file in theirs), *MODELS])
+        raise SettingsError(f"RecBole and this package have no model {name!r}{near}") from error
 
 
 def _check_config_file(file: Path) -> None:

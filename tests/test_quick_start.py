@@ -12,7 +12,8 @@ from tests import worlds
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model=NoSuch"], "model: RecBole and this package have none of the name 'NoSuch'"),
+        (["--model=NoSuch"], "RecBole and this package have no model 'NoSuch'"),
+        (["--model=kuaiformer"], "have no model 'kuaiformer' (did you mean 'KuaiFormer'?)"),
         (["--dataset=no-such-set"], "no-such-set"),
         (["--n_interest=3"], "n_interest: unknown key (did you mean 'n_interests'?)"),
         (["--config_files=none.yaml"], "none.yaml: no such configuration file"),

@@ -29,6 +29,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     assignments,
     case,
     check_common,
+    check_datasets,
     named,
 )
 from recbole_kuaiformer.benchmarks.comparison_summary import by_dataset
@@ -80,7 +81,7 @@ def plan(args: argparse.Namespace) -> list[Case]:
     """Every run, a dataset's after one another, and of these the first seed of all models first.
 
     Raises:
-        SettingsError: a model, key or value is wrong.
+        SettingsError: a model, dataset, key or value is wrong.
     """
     models = named(args.models)
     common, own = assignments(args.set, models=models)
@@ -94,12 +95,14 @@ def plan(args: argparse.Namespace) -> list[Case]:
         per_user=args.per_user == "True",
     )
     check_common(request, models=models.values(), datasets=args.datasets)
-    return [
+    cases = [
         case(model, dataset, seed=seed, request=request, name=name)
         for dataset in args.datasets
         for seed in dict.fromkeys(args.seeds)
         for name, model in models.items()
     ]
+    check_datasets(cases)
+    return cases
 
 
 def report(rows: Rows, *, out: Path, about: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from typing import Any
 
 import yaml
 from recbole.config import Config
-from recbole.utils import ModelType, get_model
+from recbole.utils import ModelType
 
 from recbole_kuaiformer import checkpoint, defaults, plugin
 from recbole_kuaiformer.benchmarks import searched_settings
+from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_values
 from recbole_kuaiformer.config import NOTHING, SettingsError, check_known_keys
 from recbole_kuaiformer.data.sequences import check_model
+from recbole_kuaiformer.quick_start import check_model as check_model_name
 
 Case = dict[
     str, Any
@@ -59,6 +62,9 @@ class Request:
         max_epochs: bound on every training; None leaves it to each model's ``epochs``.
         time_budget: seconds of training after which a run stops; None for no bound.
         per_user: whether the ranks of every test user's target are saved.
+
+    Raises:
+        SettingsError: a bound leaves nothing to train.
     """
 
     common: Mapping[str, Any] = field(default_factory=dict)
@@ -68,6 +74,13 @@ class Request:
     max_epochs: int | None = None
     time_budget: float | None = None
     per_user: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse bounds under which nothing is trained."""
+        if self.max_epochs is not None and self.max_epochs < 1:
+            raise SettingsError(f"max_epochs: must be at least 1, got {self.max_epochs}")
+        if self.time_budget is not None and not 0 < self.time_budget < math.inf:
+            raise SettingsError(f"time_budget: must be seconds above 0, got {self.time_budget}")
 
 
 def assignments(
@@ -140,12 +153,14 @@ def configuration(model: str, dataset: str, *, given: Mapping[str, Any]) -> Any:
     Raises:
         SettingsError: there is no such model, or a key is wrong.
     """
-    try:
-        get_model(model)
-    except (ValueError, ModuleNotFoundError) as error:
-        raise SettingsError(f"RecBole and this package have no model {model!r}") from error
+    check_model_name(model)
     with no_arguments():
-        return Config(model, dataset, config_dict=dict(given))
+        try:
+            return Config(model, dataset, config_dict=dict(given))
+        except SettingsError:
+            raise
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:  # RecBole's own checks
+            raise SettingsError(f"{model}: {error}") from error
 
 
 def known_keys(config: Any) -> set[str]:
@@ -186,6 +201,7 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
         **_known(request.common, known, but_none=model not in plugin.MODELS),
         **own,
     }
+    check_values(settings, base=base)
     if request.max_epochs is not None:
         settings["epochs"] = min(int(settings.get("epochs", base["epochs"])), request.max_epochs)
     if not _can_be_on_the_log(base):
@@ -228,6 +244,16 @@ def check_common(request: Request, *, models: Iterable[str], datasets: Iterable[
     """
     known = keys_of_any(models, next(iter(datasets)), data_path=request.data_path)
     check_known_keys(request.common, ours=known, known=known)
+
+
+def check_datasets(cases: Iterable[Case]) -> None:
+    """Refuse a dataset of the runs that has no files, unless RecBole can download it.
+
+    Raises:
+        SettingsError: names the dataset, and the nearest one there is.
+    """
+    for one in {case["dataset"]: case for case in cases}.values():
+        check_files(configuration(one["model"], one["dataset"], given=one["settings"]))
 
 
 def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "") -> Case:

@@ -104,7 +104,7 @@ class Experiment:
             inherited=self.inherited - common.keys(),
             runs={name: _replaced(self.runs[name], args, common) for name in args.runs or self.runs},
             seeds=tuple(args.seeds) or self.seeds,
-            max_epochs=args.max_epochs or self.max_epochs,
+            max_epochs=self.max_epochs if args.max_epochs is None else args.max_epochs,
             params=Path(args.params) if args.params else self.params,
             data_path=str(Path(args.data_path).resolve()) if args.data_path else "",
         )
@@ -181,7 +181,7 @@ def _replaced(
     given: Mapping[str, Any], args: argparse.Namespace, common: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A run with the command line's seeds, bound and keys; where it does not run it still does not."""
-    run = _without(given, [*common, *(["max_epochs"] if args.max_epochs else [])])
+    run = _without(given, [*common, *([] if args.max_epochs is None else ["max_epochs"])])
     if args.seeds and "seeds" in run:
         own = run["seeds"]
         run["seeds"] = dict.fromkeys(own, args.seeds) if isinstance(own, Mapping) else args.seeds

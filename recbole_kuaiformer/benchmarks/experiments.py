@@ -23,7 +23,7 @@ from recbole_kuaiformer.benchmarks import (
     running,
     searched_settings,
 )
-from recbole_kuaiformer.benchmarks.comparison_settings import Case
+from recbole_kuaiformer.benchmarks.comparison_settings import Case, check_datasets
 from recbole_kuaiformer.benchmarks.experiment_plan import Experiment, known_experiments, read
 from recbole_kuaiformer.config import SettingsError
 
@@ -60,7 +60,9 @@ def planned(args: argparse.Namespace) -> list[tuple[Experiment, list[Case]]]:
         SettingsError: there is no such experiment, or something in it is wrong.
     """
     found = [read(name).asked_for(args) for name in args.which]
-    return [(experiment, experiment.cases()) for experiment in found]
+    planned = [(experiment, experiment.cases()) for experiment in found]
+    check_datasets(case for _, cases in planned for case in cases)
+    return planned
 
 
 def run(

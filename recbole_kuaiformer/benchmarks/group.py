@@ -28,6 +28,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     known_keys,
     no_arguments,
 )
+from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_measured, check_values
 from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.quick_start import USER_ERRORS, fail, run
 
@@ -67,19 +68,28 @@ def run_group(
         place: further arguments of ``run``: saved, nproc, world_size, ip, port, group_offset.
 
     Raises:
-        SettingsError: there is no such model, or none of them knows a key.
+        SettingsError: there is no such model or dataset, none of them knows a key, or a value is wrong.
         FileNotFoundError: there is no such yaml file.
     """
     given = {**_of_files(config_file_list or ()), **(config_dict or {})}
-    known = {model: known_keys(configuration(model, dataset, given=_place(given))) for model in models}
+    bases = {model: configuration(model, dataset, given=_place(given)) for model in models}
     check_common(
         Request(common=given, data_path=given.get("data_path", "")), models=models, datasets=[dataset]
     )
     measures = _measures(models, dataset, given=given)
-    group = Group([], [], "", "")
-    for model in models:
-        settings = {**measures[model], **{key: given[key] for key in given if key in known[model]}}
+    of_model = {}
+    for model, base in bases.items():
+        known = known_keys(base)
+        own = {key: value for key, value in given.items() if key in known}
+        check_values(own, base=base)
+        settings = {**measures[model], **own}
         settings = {**_times(configuration(model, dataset, given=settings)), **settings}
+        config = configuration(model, dataset, given=settings)
+        check_measured(config)
+        check_files(config)
+        of_model[model] = settings
+    group = Group([], [], "", "")
+    for model, settings in of_model.items():
         result = run(model, dataset, config_dict=settings, **place)
         valid = [*group.valid, {"Model": model, **result["best_valid_result"]}]
         test = [*group.test, {"Model": model, **result["test_result"]}]

@@ -22,6 +22,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     assignments,
     case,
     check_common,
+    check_datasets,
 )
 from recbole_kuaiformer.benchmarks.search_space import space
 from recbole_kuaiformer.benchmarks.search_study import Search, optuna_library
@@ -79,7 +80,7 @@ def searches(args: argparse.Namespace) -> list[Search]:
     for dataset in args.dataset:
         for model in args.model:
             space(model)
-            case(model, dataset, seed=args.seed, request=request)
+            check_datasets([case(model, dataset, seed=args.seed, request=request)])
             folder = Path(args.out).resolve() / dataset
             found.append(
                 Search(

@@ -10,6 +10,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     assignments,
     case,
     check_common,
+    check_datasets,
     configuration,
     protocol,
     settings_for,
@@ -62,15 +63,64 @@ def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
         (["--set", "topk"], "'topk' is no key=value"),
         (["--models", "NoSuch"], "RecBole and this package have no model 'NoSuch'"),
         (["--set", "n_interests=0"], "n_interests: must be at least 1"),
+        (["--models", "MIND", "kuaiformer"], "have no model 'kuaiformer' (did you mean 'KuaiFormer'?)"),
+        (["--models", "sasrec"], "have no model 'sasrec' (did you mean 'SASRec'?)"),
+        (["--datasets", "cyclik"], "dataset cyclik: "),
+        (["--datasets", "cyclic", "cyclik"], "is not there, and RecBole has none of the name to download "),
+        (["--datasets", "cyclik"], "(did you mean 'cyclic'?)"),
+        (["--datasets", "ml-1n"], "(did you mean 'ml-1m'?)"),
+        (["--datasets", "empty"], "empty.inter is not there"),
+        (["--set", "learning_rate=abc"], "learning_rate: must be a number, got 'abc'"),
+        (["--set", "learning_rate=0"], "learning_rate: must be a number above 0, got 0"),
+        (["--set", "SASRec.hidden_size=wide"], "hidden_size: must be a number, got 'wide'"),
+        (["--set", "report_both=yes"], "report_both: must be True or False, got 'yes'"),
+        (["--set", "epochs=0"], "epochs: must be a whole number from 1, got 0"),
+        (["--set", "epochs=1.5"], "epochs: must be a whole number from 1, got 1.5"),
+        (["--set", "eval_step=0"], "eval_step: must be a whole number from 1, got 0"),
+        (["--set", "valid_metric=NDCGG@10"], "valid_metric: RecBole has no metric 'NDCGG' (did you mean 'ND"),
+        (["--set", "valid_metric=NDCG"], "valid_metric: 'NDCG' needs a cut-off from 1, as NDCG@10"),
+        (["--set", "valid_metric=NDCG@ten"], "valid_metric: 'NDCG@ten' needs a cut-off from 1"),
+        (["--set", "valid_metric=GAUC@10", "metrics=['GAUC']"], "valid_metric: GAUC has no cut-off"),
+        (["--set", "valid_metric=GAUC"], "valid_metric: GAUC must be among metrics, which are recall, ndcg"),
+        (
+            ["--set", "metrics=['Recalll']"],
+            "metrics: RecBole has no metric 'Recalll' (did you mean 'Recall'?",
+        ),
+        (["--set", "metrics=Recalll"], "metrics: RecBole has no metric 'Recalll'"),
+        (["--set", "metrics=['AUC']"], "SA: Full sort evaluation do not match value-based metrics!"),
+        (["--set", "topk=[5,0]"], "topk: must be a list of whole numbers from 1, got [5, 0]"),
+        (["--set", "topk=ten"], "topk: must be a list of whole numbers from 1, got 'ten'"),
+        (["--max_epochs", "0"], "max_epochs: must be at least 1, got 0"),
+        (["--time_budget", "-3"], "time_budget: must be seconds above 0, got -3.0"),
+        (["--time_budget", "nan"], "time_budget: must be seconds above 0, got nan"),
         (["--params", "nowhere"], "--params nowhere: no such folder"),
         (["--set", "n_interests=2", "n_interests=3"], "--set: n_interests is there twice, last as 'n_inter"),
     ],
 )
 def test_a_wrong_setting_is_an_error_before_anything_runs(path, tmp_path, capsys, asked, message):
+    (tmp_path / "data" / "empty").mkdir()
     given = ["--datasets", "cyclic", "--data_path", path, "--out", str(tmp_path / "out")]
     assert compare.main([*given, "--models", "ComiRecSA", "SASRec", *asked]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: ")
+    assert message in said[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_that_recbole_can_download_is_none(path):
+    check_datasets([case("Pop", "ml-1m", seed=1, request=Request(data_path=path))])
+    check_datasets([case("SASRec", "cyclic", seed=1, request=Request(data_path=path))])
+    check_datasets([case("SASRec", "ml-100k", seed=1, request=Request())])  # lies in RecBole itself
+
+
+def test_values_as_recbole_reads_them_pass(path):
+    common = {
+        "learning_rate": "1e-2", "topk": "5", "metrics": "NDCG", "valid_metric": "mrr@3", "epochs": "7",
+        "shuffle": "False", "gpu_id": "0,1", "weight_decay": "0", "train_batch_size": 64,
+    }  # fmt: skip
+    for model in ("SASRec", "ComiRecSA", "Pop"):
+        resolved = case(model, "cyclic", seed=1, request=Request(common=common, data_path=path))["resolved"]
+        assert (resolved["topk"], resolved["metrics"], resolved["learning_rate"]) == ([5], ["NDCG"], 0.01)
 
 
 def test_values_may_hold_equal_signs_and_nothing():

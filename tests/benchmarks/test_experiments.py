@@ -373,3 +373,18 @@ def test_a_missing_part_is_named(tmp_path):
     file.write_text(yaml.safe_dump({"title": "a", "question": "b", "runs": {}}))
     with pytest.raises(SettingsError, match=r"half\.yaml: datasets is not there"):
         read(str(file))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--max_epochs", "0"], "max_epochs: must be at least 1, got 0"),
+        (["--set", "valid_metric=NDCGG@5"], "valid_metric: RecBole has no metric 'NDCGG'"),
+        (["--data_path", "elsewhere"], "dataset twofold: "),
+        (["--params", "elsewhere"], "--params elsewhere: no such folder"),
+    ],
+)
+def test_what_is_wrong_is_one_error_before_anything_runs(home, tmp_path, capsys, asked, message):
+    assert experiments.main([*home[1], "--out", str(tmp_path / "out"), *asked]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()

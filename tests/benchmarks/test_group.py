@@ -148,6 +148,24 @@ def test_the_command_line_writes_recboles_two_files(path, tmp_path, capsys):
     assert "have no model 'NoSuch'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"model_list": "ComiRecSA,sasrec"}, "have no model 'sasrec' (did you mean 'SASRec'?)"),
+        ({"dataset": "cyclik"}, "(did you mean 'cyclic'?)"),
+        ({"learning_rate": "abc"}, "learning_rate: must be a number, got 'abc'"),
+        ({"epochs": "0"}, "epochs: must be a whole number from 1, got 0"),
+        ({"valid_metric": "NDCGG@5"}, "valid_metric: RecBole has no metric 'NDCGG' (did you mean 'NDCG'?)"),
+        ({"valid_metric": "MRR@10"}, "valid_metric: MRR@10 is not measured; measured are metrics ["),
+    ],
+)
+def test_what_is_wrong_is_one_error_before_anything_runs(path, monkeypatch, capsys, asked, message):
+    monkeypatch.setattr(group, "run", lambda *_, **__: pytest.fail("ran"))
+    flags = {"model_list": "ComiRecSA,SASRec", "dataset": "cyclic", **SMALL, "data_path": path, **asked}
+    assert group.main([f"--{key}={value}" for key, value in flags.items()]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_recboles_own_script_runs_our_models(path, monkeypatch):
     """Its flags stand on the command line, where RecBole's Config finds them."""
     keys = [f"--{key}={value}" for key, value in {**SMALL, "data_path": path}.items()]

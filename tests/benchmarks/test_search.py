@@ -73,6 +73,21 @@ def test_a_key_that_no_model_knows_is_an_error_before_anything_is_searched(given
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--dataset", "cyclik"], "(did you mean 'cyclic'?)"),
+        (["--model", "sasrecplus"], "'sasrecplus'"),
+        (["--time_budget", "0"], "time_budget: must be seconds above 0, got 0.0"),
+        (["--set", "valid_metric=NDCGG@5"], "valid_metric: RecBole has no metric 'NDCGG'"),
+    ],
+)
+def test_what_is_wrong_is_one_error_before_anything_is_searched(given, tmp_path, capsys, asked, message):
+    assert search.main([*given, "--model", "SASRecPlus", "--trials", "1", *asked]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     pytest.importorskip("optuna")
