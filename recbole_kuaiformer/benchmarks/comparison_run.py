@@ -45,6 +45,7 @@ class Run:
         dataset = create_dataset(config)
         n_items = dataset.item_num - 1
         config["topk"] = [k for k in config["topk"] if k <= n_items] or [n_items]
+        config["valid_metric"] = _within(str(config["valid_metric"]), n_items=n_items)
         if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
             config["eval_batch_size"] = USERS_AT_ONCE * dataset.item_num
         self.train_data, self.valid_data, self.test_data = data_preparation(config, dataset)
@@ -144,12 +145,31 @@ def _for_validation(config: Any) -> Any:
     """The same, but that an epoch is judged by what chooses it alone: depth costs more than training.
 
     Not where many scores are equal, as Pop's are: torch.topk places those differently for another depth.
+    These are judged by what chooses the epoch beside all else.
     """
     metric, is_cut, k = str(config["valid_metric"]).partition("@")
     lean = copy.deepcopy(config)
     if is_cut and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         lean["topk"], lean["metrics"], lean["report_both"] = [int(k)], [metric], False
+    elif is_cut:
+        lean["topk"] = _with(int(k), config["topk"])
+        if metric.lower() not in [name.lower() for name in config["metrics"]]:
+            lean["metrics"] = [*config["metrics"], metric]
     return lean
+
+
+def _with(k: int, cut_offs: list[int]) -> list[int]:
+    return cut_offs if k in cut_offs else sorted([*cut_offs, k])
+
+
+def _within(metric: str, *, n_items: int) -> str:
+    """The metric at a cut-off that the catalogue has; the metric itself where it fits, or has none.
+
+    >>> _within("NDCG@10", n_items=7), _within("NDCG@5", n_items=7), _within("GAUC", n_items=7)
+    ('NDCG@7', 'NDCG@5', 'GAUC')
+    """
+    name, is_cut, k = metric.partition("@")
+    return f"{name}@{n_items}" if is_cut and int(k) > n_items else metric
 
 
 def _resumed(model: str, *, clock: EpochClock) -> dict[str, str]:

@@ -423,3 +423,25 @@ def test_without_ranks_the_numbers_are_the_same(grid, home):
     row = comparison_run.row({**of(grid, "SASRec"), "per_user": False})
     assert row["readings"] == grid["rows"]["SASRec"]["readings"]
     assert not (home / "ranks.npz").exists()
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "SASRec", "Pop", "BPR"])
+def test_a_catalogue_smaller_than_all_cut_offs_is_ranked_whole(home, model):
+    path = worlds.cyclic(home / "data", n_users=30, n_items=7, length=6)
+    common = {"MAX_ITEM_LIST_LENGTH": "8"}
+    run = case(model, "cyclic", seed=1, request=Request(common, data_path=path, max_epochs=1))
+    row = comparison_run.row(run)
+    assert row["valid_metric"] == "NDCG@7"
+    assert 0 < row["valid_score"] <= 1
+    for metrics in row["readings"].values():
+        assert {name.partition("@")[2] for name in metrics} == {"7"}
+        assert metrics["recall@7"] == 1.0
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "Pop"])
+def test_what_chooses_the_epoch_need_not_be_among_what_is_reported(grid, home, model):
+    run = of(grid, model)
+    run["settings"] |= {"topk": [20], "metrics": ["Recall"], "valid_metric": "MRR@5"}
+    row = comparison_run.row(run)
+    assert 0 < row["valid_score"] <= 1
+    assert {*row["readings"]["masked"]} == {"recall@20", "itemcoverage@20", "giniindex@20"}
