@@ -15,17 +15,16 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
-from recbole_kuaiformer import checkpoint, plugin
-from recbole_kuaiformer.benchmarks import damaged_files, flops, measuring, running
-from recbole_kuaiformer.benchmarks.damaged_files import BEFORE, DAMAGED, RANKS, DamagedError
+from recbole_kuaiformer.benchmarks import flops, measuring, running
+from recbole_kuaiformer.benchmarks.damaged_files import RANKS
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
+from recbole_kuaiformer.benchmarks.interrupted_training import CHECKPOINTS, resumed
 from recbole_kuaiformer.benchmarks.user_ranks import Noting, UserRanks, by_reading, gini, ranks_of
 from recbole_kuaiformer.models.dot_product import dot_product_model
 
 Row = dict[str, Any]
 
 USERS_AT_ONCE = 256  # of models that are not sequential, whose eval_batch_size counts users x items
-CHECKPOINTS = Path("saved")
 
 
 class Run:
@@ -38,7 +37,7 @@ class Run:
 
     def __init__(self, case: dict[str, Any], *, clock: EpochClock) -> None:
         self.case, self.clock = case, clock
-        settings = {**case["settings"], **_resumed(case["model"], clock=clock)}
+        settings = {**case["settings"], **resumed(case["model"], clock=clock)}
         self.config = config = Config(case["model"], case["dataset"], config_dict=settings)
         init_seed(config["seed"], config["reproducibility"])
         init_logger(config)
@@ -170,42 +169,6 @@ def _within(metric: str, *, n_items: int) -> str:
     """
     name, is_cut, k = metric.partition("@")
     return f"{name}@{n_items}" if is_cut and int(k) > n_items else metric
-
-
-def _resumed(model: str, *, clock: EpochClock) -> dict[str, str]:
-    """``resume_from`` the last epoch of an interrupted training; RecBole's own models begin anew.
-
-    So does one of ours that cannot be continued: its files are said, and kept aside.
-    """
-    if model in plugin.MODELS:
-        for last in sorted(CHECKPOINTS.glob("*-last.pth"), reverse=True):
-            damaged = _damaged(last, clock=clock)
-            if damaged is None:
-                return {"resume_from": str(last)}
-            kept = damaged_files.put_aside(last, ending=DAMAGED if damaged.file == last else BEFORE)
-            if damaged.file != last and damaged.file.is_file():
-                damaged_files.put_aside(damaged.file)
-            running.say(f"{damaged}: training begins anew, and {last.name} is kept as {kept.name}")
-        return {}
-    for file in CHECKPOINTS.glob("*.pth"):
-        file.unlink()
-    return {}
-
-
-def _damaged(last: Path, *, clock: EpochClock) -> DamagedError | None:
-    """Why training cannot be continued from its last epoch; None where it can."""
-    file = last
-    try:
-        state = checkpoint.load(last)
-        file = last.with_name(state["best_model_file"])
-        checkpoint.load(file)
-    except FileNotFoundError:
-        return DamagedError(file, "(the best epoch's checkpoint) is not there")
-    except (checkpoint.CheckpointError, KeyError):
-        return DamagedError(file, "is damaged")
-    if clock.epochs <= state["epoch"]:
-        return DamagedError(clock.file, f"does not hold the {state['epoch'] + 1} epochs of {last.name}")
-    return None
 
 
 def row(case: dict[str, Any]) -> Row:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks import damaged_files, running
+from recbole_kuaiformer.benchmarks.damaged_files import DamagedError
 
 SAYS_AFTER = 30.0  # seconds between two lines about the training
 
@@ -98,8 +99,10 @@ def _held(file: Path) -> tuple[list[float], list[tuple[int, float]]]:
         held = damaged_files.read(file)
         return [float(one) for one in held["seconds"]], [(int(n), float(score)) for n, score in held["valid"]]
     except (ValueError, KeyError, TypeError) as error:
-        kept = damaged_files.put_aside(file)
-        running.say(f"{file.resolve()} is damaged ({type(error).__name__}: {error}): kept as {kept.name}")
+        damaged = error
+        if not isinstance(error, DamagedError):
+            damaged = DamagedError(file, f"is damaged ({type(error).__name__}: {error})")
+        running.say(f"{damaged}: kept as {damaged_files.put_aside(file).name}")
         return [], []
 
 

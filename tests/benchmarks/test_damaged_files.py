@@ -164,6 +164,17 @@ def test_a_damaged_training_begins_anew_and_says_so(interrupted, tmp_path, capsy
     assert last.with_name(f"{last.name}.{'damaged' if what == 'last' else 'before'}").is_file()
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"seconds": [1], "valid": [3]}', '{"seconds": "a"}'])
+def test_epochs_that_cannot_be_read_are_kept_aside_and_the_clock_begins_anew(tmp_path, capsys, text):
+    file = tmp_path / "epochs.json"
+    file.write_text(text)
+    clock = EpochClock(file, budget=None)
+    assert (clock.epochs, clock.seconds, clock.best_epoch(bigger=True)) == (0, 0, None)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.count(f"{file} is damaged (") == 1
+    assert (tmp_path / "epochs.json.damaged").read_text() == text
+
+
 def test_a_training_that_is_not_damaged_goes_on(interrupted, tmp_path, capsys):
     seconds = json.loads((tmp_path / "run" / "epochs.json").read_text())["seconds"]
     assert comparison_run.row(interrupted)["epochs"] == 4
