@@ -11,10 +11,8 @@ from recbole_kuaiformer.benchmarks.user_ranks import UserRanks
 Row = dict[str, Any]
 
 RESULT, RANKS = "run.json", "ranks.npz"
-DAMAGED, BEFORE = (
-    "damaged",
-    "before",
-)  # endings of what is kept aside: unreadable itself, or beside such a one
+# Endings of what is kept aside: unreadable itself, or beside such a one.
+DAMAGED, BEFORE = "damaged", "before"
 _NUMBERS = ("seconds", "train_seconds", "test_users", "valid_score")
 
 
