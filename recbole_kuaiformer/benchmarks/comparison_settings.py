@@ -23,9 +23,8 @@ from recbole_kuaiformer.config import NOTHING, SettingsError, check_known_keys
 from recbole_kuaiformer.data.sequences import check_model
 from recbole_kuaiformer.quick_start import check_model as check_model_name
 
-Case = dict[
-    str, Any
-]  # {"kind", "model", "name", "dataset", "seed", "settings", "time_budget", "per_user", "identity"}
+# Of a run: kind, model, name, dataset, seed, settings, time_budget, per_user, identity, resolved, params.
+Case = dict[str, Any]
 
 # Keys that say where and how loudly a run happens, not what comes out.
 _NOT_OF_A_RUN = {
@@ -295,9 +294,8 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
 def _telling(model: str, decisive: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide an outcome: not those that came later and say nothing, nor idle ones."""
     told = {key: value for key, value in decisive.items() if (key, value) not in _LATER_KEYS.items()}
-    is_ours = (
-        model in plugin.MODELS
-    )  # to RecBole's models attributes are idle, though a dataset's file has them
+    # To RecBole's models attributes are idle, though a dataset's file has them.
+    is_ours = model in plugin.MODELS
     idle = [*_OF_QUERIES] if decisive.get("n_interests", 0) is None else []
     idle += [*_OF_ATTRIBUTES] if not is_ours or decisive.get("attributes") == {} else []
     told = {key: value for key, value in told.items() if key not in idle}

@@ -18,6 +18,7 @@ _AT_LEAST = {
     "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "stopping_step": 0, "eval_step": 1,
     "MAX_ITEM_LIST_LENGTH": 1, "metric_decimal_place": 0,
 }  # fmt: skip
+_NUMBERS = (*_AT_LEAST, "learning_rate")  # never nothing
 _OF_THE_MACHINE = ("gpu_id", "seed", "local_rank", "nproc", "worker")  # read in forms of their own
 _LISTS = ("rec.items", "rec.topk")  # what metrics with a cut-off are computed from
 
@@ -32,10 +33,13 @@ def check_values(given: Mapping[str, Any], *, base: Any) -> None:
     Raises:
         SettingsError: names key and value, and the nearest right one.
     """
-    held = Config._convert_config_dict(Config, dict(given))  # the values that RecBole will read
+    held = {key: _as_read(key, value) for key, value in given.items()}
     for key, value in held.items():
-        if value is not None and key not in _OF_THE_MACHINE:
+        if key not in _OF_THE_MACHINE and (value is not None or key in _NUMBERS):
             _check_number(key, value, default=base.final_config_dict.get(key))
+    for key in ("metrics", "topk"):
+        if key in held and not _listed(held[key]):
+            raise SettingsError(f"{key}: must name at least one, got {held[key]!r}")
     for name in _listed(held.get("metrics", [])):
         _check_metric(name, key="metrics")
     if "topk" in held and not all(_is_whole(k) and k >= 1 for k in _listed(held["topk"])):
@@ -43,6 +47,15 @@ def check_values(given: Mapping[str, Any], *, base: Any) -> None:
     if "valid_metric" in held:
         metrics = _listed(held.get("metrics", base["metrics"]))
         _check_valid_metric(held["valid_metric"], metrics=[str(name).lower() for name in metrics])
+
+
+def _as_read(key: str, value: Any) -> Any:
+    """The value that RecBole will read, which evaluates texts."""
+    try:
+        return Config._convert_config_dict(Config, {key: value})[key]
+    except Exception as error:  # whatever the text does
+        what = f"{type(error).__name__}: {error}"
+        raise SettingsError(f"{key}: {value!r} cannot be read ({what})") from error
 
 
 def _check_number(key: str, value: Any, *, default: Any) -> None:
