@@ -151,14 +151,10 @@ def _for_validation(config: Any) -> Any:
     if is_cut and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         lean["topk"], lean["metrics"], lean["report_both"] = [int(k)], [metric], False
     elif is_cut:
-        lean["topk"] = _with(int(k), config["topk"])
+        lean["topk"] = sorted({*config["topk"], int(k)})
         if metric.lower() not in [name.lower() for name in config["metrics"]]:
             lean["metrics"] = [*config["metrics"], metric]
     return lean
-
-
-def _with(k: int, cut_offs: list[int]) -> list[int]:
-    return cut_offs if k in cut_offs else sorted([*cut_offs, k])
 
 
 def _within(metric: str, *, n_items: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from recbole_kuaiformer import defaults
+from recbole_kuaiformer.benchmarks.setting_checks import is_whole
 from recbole_kuaiformer.config import SettingsError
 
 NEEDED = ("title", "question", "datasets", "runs")
@@ -159,12 +160,12 @@ class _Form:
                 self._seeds(seeds, where=f"{where}: seeds")
 
     def _seeds(self, seeds: Any, *, where: str) -> None:
-        is_list = isinstance(seeds, list) and seeds and all(_is_whole(seed) for seed in seeds)
+        is_list = isinstance(seeds, list) and seeds and all(is_whole(seed) for seed in seeds)
         self._need(is_list, where, f"must be a list of whole numbers, got {seeds!r}")
 
     def _numbers(self, given: Mapping[str, Any], *, where: str) -> None:
         epochs = given.get("max_epochs", 1)
-        is_fine = epochs is None or (_is_whole(epochs) and epochs >= 1)
+        is_fine = epochs is None or (is_whole(epochs) and epochs >= 1)
         self._need(is_fine, f"{where}max_epochs", f"must be a whole number from 1, got {epochs!r}")
         budget = given.get("time_budget", 1)
         is_fine = isinstance(budget, int | float) and not isinstance(budget, bool) and budget > 0
@@ -186,7 +187,3 @@ class _Form:
                 isinstance(number, int | float) for pair in paper.items() for number in pair
             )
             self._need(is_fine, "curves: paper", f"must hold a number for each x, got {paper!r:.60}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -83,11 +83,10 @@ def run_group(
         own = {key: value for key, value in given.items() if key in known}
         check_values(own, base=base)
         settings = {**measures[model], **own}
-        settings = {**_times(configuration(model, dataset, given=settings)), **settings}
         config = configuration(model, dataset, given=settings)
         check_measured(config)
         check_files(config)
-        of_model[model] = settings
+        of_model[model] = {**_times(config), **settings}
     group = Group([], [], "", "")
     for model, settings in of_model.items():
         result = run(model, dataset, config_dict=settings, **place)

@@ -42,7 +42,7 @@ def check_values(given: Mapping[str, Any], *, base: Any) -> None:
             raise SettingsError(f"{key}: must name at least one, got {held[key]!r}")
     for name in _listed(held.get("metrics", [])):
         _check_metric(name, key="metrics")
-    if "topk" in held and not all(_is_whole(k) and k >= 1 for k in _listed(held["topk"])):
+    if "topk" in held and not all(is_whole(k) and k >= 1 for k in _listed(held["topk"])):
         raise SettingsError(f"topk: must be a list of whole numbers from 1, got {held['topk']!r}")
     if "valid_metric" in held:
         metrics = _listed(held.get("metrics", base["metrics"]))
@@ -60,7 +60,7 @@ def _as_read(key: str, value: Any) -> Any:
 
 def _check_number(key: str, value: Any, *, default: Any) -> None:
     """Where RecBole or the model's yaml have a number, or True or False, there must be one."""
-    if (least := _AT_LEAST.get(key)) is not None and not (_is_whole(value) and value >= least):
+    if (least := _AT_LEAST.get(key)) is not None and not (is_whole(value) and value >= least):
         raise SettingsError(f"{key}: must be a whole number from {least}, got {value!r}")
     if isinstance(default, bool):
         if not isinstance(value, bool) and value not in (0, 1):
@@ -141,5 +141,6 @@ def _listed(value: Any) -> list[Any]:
     return [*value] if isinstance(value, list | tuple) else [value]
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)

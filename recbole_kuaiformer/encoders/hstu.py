@@ -111,11 +111,11 @@ class HSTUEncoder(nn.Module):
         )
         n_seen = (valid.sum(1, keepdim=True) - n_unseen).clamp(min=0)
         ends = self._ends(sequence, n_seen=n_seen)
-        if ends.shape[2]:
-            outputs = self._at_ends(sequence, frame, ends=ends, n_seen=n_seen)
-        else:
+        if ends is None:
             lasts = (n_seen - 1).clamp(min=0)
             outputs = self._through(sequence, frame)[rows, lasts][:, :, None]
+        else:
+            outputs = self._at_ends(sequence, frame, ends=ends, n_seen=n_seen)
         return outputs * (n_seen > 0)[..., None, None]
 
     def _input(self, tokens: Tensor, *, there: Tensor) -> Tensor:
@@ -133,17 +133,15 @@ class HSTUEncoder(nn.Module):
         """Whether a target's last item is a row of its own: for this target alone its time is repeated."""
         return self.use_times and not self.use_request_time
 
-    def _ends(self, sequence: Tensor, *, n_seen: Int[Tensor, "B P"]) -> Float[Tensor, "B P G D"]:
-        """Rows beside the history, a group for each target: its last item, its queries, both or none."""
-        rows = torch.arange(len(n_seen), device=n_seen.device)[:, None, None]
-        n_recent = max(self.n_interests or 0, 1)
-        columns = n_seen[:, :, None] - 1 - torch.arange(n_recent, device=n_seen.device)
-        newest = sequence[rows, columns.clamp(min=0)] * (columns >= 0)[..., None]
-        ends = newest[:, :, : int(self._repeats_last)]
-        if self.queries is None:
-            return ends
-        queries = self.queries.expand(*n_seen.shape, -1, -1)
-        return torch.cat([ends, queries + newest if self.query_init == "recent" else queries], dim=2)
+    def _ends(self, sequence: Tensor, *, n_seen: Int[Tensor, "B P"]) -> Float[Tensor, "B P G D"] | None:
+        """Rows beside the history, a group for each target: its last item, its queries, both; or None."""
+        ends = [_newest(sequence, n_seen=n_seen, count=1)] if self._repeats_last else []
+        if self.queries is not None:
+            queries = self.queries.expand(*n_seen.shape, -1, -1)
+            if self.query_init == "recent":
+                queries = queries + _newest(sequence, n_seen=n_seen, count=len(self.queries))
+            ends.append(queries)
+        return torch.cat(ends, dim=2) if ends else None
 
     def _at_ends(
         self, sequence: Tensor, frame: _Frame, *, ends: Float[Tensor, "B P G D"], n_seen: Int[Tensor, "B P"]
@@ -172,6 +170,15 @@ class HSTUEncoder(nn.Module):
             raise ValueError("use_times: the times of the items are needed, and not given")
         if self.use_request_time and request_times is None:
             raise ValueError("use_request_time: the time of the request is needed, and not given")
+
+
+def _newest(
+    sequence: Float[Tensor, "B L D"], *, n_seen: Int[Tensor, "B P"], count: int
+) -> Float[Tensor, "B P R D"]:
+    """Rows of the newest items that each target sees, the newest first; zero where there are fewer."""
+    rows = torch.arange(len(n_seen), device=n_seen.device)[:, None, None]
+    columns = n_seen[:, :, None] - 1 - torch.arange(count, device=n_seen.device)
+    return sequence[rows, columns.clamp(min=0)] * (columns >= 0)[..., None]
 
 
 @dataclass(frozen=True)
