@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +16,7 @@ from recbole.utils import ModelType
 
 from recbole_kuaiformer import checkpoint, defaults, plugin
 from recbole_kuaiformer.benchmarks import searched_settings
+from recbole_kuaiformer.benchmarks.run_identity import decisive, identity
 from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_values
 from recbole_kuaiformer.config import NOTHING, SettingsError, check_known_keys
 from recbole_kuaiformer.data.sequences import check_model
@@ -26,27 +25,8 @@ from recbole_kuaiformer.quick_start import check_model as check_model_name
 # Of a run: kind, model, name, dataset, seed, settings, time_budget, per_user, identity, resolved, params.
 Case = dict[str, Any]
 
-# Keys that say where and how loudly a run happens, not what comes out.
-_NOT_OF_A_RUN = {
-    "seed", "device", "gpu_id", "use_gpu", "data_path", "checkpoint_dir", "show_progress", "state", "verbose",
-    "config_files", "config_file", "resume_from", "local_rank", "worker", "log_wandb", "nproc", "ip", "port",
-    "index", "save_dataset", "save_dataloaders",
-}  # fmt: skip
 # Keys that RecBole lists nowhere and reads in some models alone; those name them in their properties.
 _OF_SOME_MODELS = {"loss_type", "reg_weight"}
-# What a time budget means: 1, no epoch begins after it; 2, the schedule falls over the epochs that fit it
-# as well, and the last one is validated.
-BUDGET_RULES = 2
-# Keys that came when there were results already, and the values at which a run is what it was without them.
-_LATER_KEYS = {
-    "interest_separation": 0.0, "compression_end": "oldest", "query_initializer_range": None,
-    "request_gap": None, "attribute_fusion": "mlp",
-    "n_interests": None,
-}  # fmt: skip
-# Idle where there are no queries, or no attributes.
-_OF_QUERIES = ("query_init", "query_initializer_range")
-_OF_ATTRIBUTES = ("attribute_fusion", "target_attributes")
-_DATA_FILES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
 @dataclass(frozen=True)
@@ -184,7 +164,8 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     """All settings given to a model, of this name in the comparison, on a dataset, beside its seed.
 
     Raises:
-        SettingsError: a key for this model alone is unknown to it, or a value is wrong.
+        SettingsError: a key for this model alone, or of its file in ``params``, is unknown to it, or a
+            value is wrong.
     """
     place = {"data_path": request.data_path} if request.data_path else {}
     base = configuration(model, dataset, given=place)
@@ -192,11 +173,13 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     own = request.own.get(name or model, {})
     if unknown := [key for key in own if key not in known]:
         check_known_keys(unknown, ours=known, known=known)
+    searched = searched_settings.chosen(model, dataset, folder=request.params)
+    searched_settings.check_keys(searched, model, dataset, folder=request.params, known=known)
     settings = {
         **_known(protocol(), known),
         **place,
         **fitting(base),
-        **searched_settings.chosen(model, dataset, folder=request.params),
+        **searched,
         **_known(request.common, known, but_none=model not in plugin.MODELS),
         **own,
     }
@@ -270,12 +253,8 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     """
     settings = settings_for(model, dataset, request=request, name=name)
     config = configuration(model, dataset, given=settings)
-    resolved = checkpoint.plain_config(config)["final"]
-    decisive = {key: value for key, value in resolved.items() if key not in _NOT_OF_A_RUN}
-    budget = {"time_budget": request.time_budget, "seed": seed, "files": _digest(Path(config["data_path"]))}
-    if request.time_budget is not None:
-        budget["rules"] = BUDGET_RULES
-    whole = json.dumps({**_telling(model, decisive), **budget}, sort_keys=True)
+    resolved = decisive(checkpoint.plain_config(config)["final"])
+    bounds = {"time_budget": request.time_budget, "seed": seed}
     return {
         "kind": "run",
         "model": model,
@@ -285,30 +264,7 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
         "settings": {**settings, "seed": seed},
         "time_budget": request.time_budget,
         "per_user": request.per_user,
-        "identity": hashlib.sha256(whole.encode()).hexdigest()[:12],
-        "resolved": decisive,
+        "identity": identity(model, resolved, bounds=bounds, data=Path(config["data_path"])),
+        "resolved": resolved,
         "params": searched_settings.chosen(model, dataset, folder=request.params),
     }
-
-
-def _telling(model: str, decisive: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide an outcome: not those that came later and say nothing, nor idle ones."""
-    told = {key: value for key, value in decisive.items() if (key, value) not in _LATER_KEYS.items()}
-    # To RecBole's models attributes are idle, though a dataset's file has them.
-    is_ours = model in plugin.MODELS
-    idle = [*_OF_QUERIES] if decisive.get("n_interests", 0) is None else []
-    idle += [*_OF_ATTRIBUTES] if not is_ours or decisive.get("attributes") == {} else []
-    told = {key: value for key, value in told.items() if key not in idle}
-    if is_ours and "target_attributes" in idle:
-        told["target_attributes"] = False  # as it was when there were only such runs
-    return told
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 of the dataset's files, in order of their names; of nothing where there are none yet."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*")):
-        if file.suffix in _DATA_FILES:
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.config import SettingsError, nearest
 
 
 def chosen(model: str, dataset: str, *, folder: Path | None) -> dict[str, Any]:
@@ -33,6 +33,27 @@ def chosen(model: str, dataset: str, *, folder: Path | None) -> dict[str, Any]:
             f"--params: {file}: must hold settings, one `key: value` a line, got {held!r:.60}"
         )
     return held
+
+
+def check_keys(
+    held: Mapping[str, Any], model: str, dataset: str, *, folder: Path | None, known: set[str]
+) -> None:
+    """Refuse settings of the model's file that mean nothing to it: RecBole's models would pass over them.
+
+    Args:
+        held: what the file holds.
+        model: whose.
+        dataset: on which.
+        folder: of --params.
+        known: keys that have a meaning for the model.
+
+    Raises:
+        SettingsError: names the file, the key, and the nearest known one.
+    """
+    for key in held:
+        if key not in known and folder is not None:
+            file = _file(model, dataset, folder=folder)
+            raise SettingsError(f"--params: {file}: {key} is unknown to {model}{nearest(key, sorted(known))}")
 
 
 def say_unsearched(cases: Iterable[Mapping[str, Any]], *, folder: Path | None) -> None:

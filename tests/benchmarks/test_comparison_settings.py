@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from recbole_kuaiformer.benchmarks import compare, comparison_settings
+from recbole_kuaiformer.benchmarks import compare, run_identity
 from recbole_kuaiformer.benchmarks.comparison_settings import (
     Request,
     assignments,
@@ -165,7 +165,7 @@ def test_a_run_is_another_when_anything_that_decides_it_is(path, tmp_path):
 
 def test_what_a_budget_means_counts_where_there_is_one(path, monkeypatch):
     without, with_one = identity(path), identity(path, time_budget=5.0)
-    monkeypatch.setattr(comparison_settings, "BUDGET_RULES", 1)
+    monkeypatch.setattr(run_identity, "BUDGET_RULES", 1)
     assert identity(path) == without
     assert identity(path, time_budget=5.0) != with_one
 
@@ -180,7 +180,7 @@ def test_a_key_that_came_later_makes_another_run_where_it_says_something(path, m
     before = identity(path, model="SASRecPlus")
     assert identity(path, model="SASRecPlus", common={"interest_separation": "0.0"}) == before
     assert identity(path, model="SASRecPlus", common={"interest_separation": "0.1"}) != before
-    monkeypatch.setattr(comparison_settings, "_LATER_KEYS", {})
+    monkeypatch.setattr(run_identity, "_LATER_KEYS", {})
     assert identity(path, model="SASRecPlus") != before  # as if the key had been there from the start
 
 
@@ -230,14 +230,25 @@ def test_precedence_of_searched_settings(path, tmp_path):
     assert case("GRU4Rec", "cyclic", seed=1, request=request)["params"] == {}
 
 
-def test_a_file_of_searched_settings_that_holds_none_is_an_error_that_names_it(path, tmp_path):
-    file = tmp_path / "params" / "cyclic" / "SASRec.yaml"
+@pytest.mark.parametrize("model", ["SASRec", "SASRecPlus"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- 1\n", "must hold settings"),
+        ("a: [\n", "no YAML file"),
+        ("learning_rat: 0.1\n", "learning_rat is unknown to {} (did you mean 'learning_rate'?)"),
+        ("n_heads: 2\ncompression_groups: []\n", "compression_groups is unknown to {}"),
+    ],
+)
+def test_a_file_of_searched_settings_with_a_fault_is_an_error_that_names_it(
+    path, tmp_path, model, text, says
+):
+    file = tmp_path / "params" / "cyclic" / f"{model}.yaml"
     file.parent.mkdir(parents=True)
     request = Request(data_path=path, params=tmp_path / "params")
-    for text in ("- 1\n", "a: [\n"):
-        file.write_text(text)
-        with pytest.raises(SettingsError, match=re.escape(f"--params: {file}: ")):
-            case("SASRec", "cyclic", seed=1, request=request)
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(f"--params: {file}: {says.format(model)}")):
+        case(model, "cyclic", seed=1, request=request)
 
 
 def test_models_without_searched_settings_are_said(tmp_path, capsys):
