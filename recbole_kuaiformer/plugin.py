@@ -23,13 +23,15 @@ from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_kuaiformer import compat, defaults, spawning
-from recbole_kuaiformer import config as settings
 from recbole_kuaiformer.checkpoint import with_recbole_config
+from recbole_kuaiformer.config import DataSettings
 from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
 from recbole_kuaiformer.data.history import with_log
 from recbole_kuaiformer.data.sequences import check_model, choose_class
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
+from recbole_kuaiformer.evaluation.settings import EvaluationSettings
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
+from recbole_kuaiformer.settings import check_known_keys
 
 MODELS = {
     "KuaiFormer": "recbole_kuaiformer.models.kuaiformer",
@@ -138,8 +140,8 @@ def _with_checks(init: Any) -> Any:
     @wraps(init)
     def checked_init(self: Config, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        settings.EvaluationSettings.read(self)
-        on_log = settings.DataSettings.read(self).sequences == "log"
+        EvaluationSettings.read(self)
+        on_log = DataSettings.read(self).sequences == "log"
         if self.model not in MODELS:
             if on_log:
                 check_model(self)
@@ -147,7 +149,7 @@ def _with_checks(init: Any) -> Any:
         recbole_keys = self._recbole_keys | _listed(self) | {*_UNLISTED_KEYS}
         ours = set(self.internal_config_dict) - recbole_keys | set(self.parameters["Our"])
         given = set(self.external_config_dict) - set(self["extra_keys"] or ())
-        settings.check_known_keys(sorted(given), ours=ours, known=recbole_keys)
+        check_known_keys(sorted(given), ours=ours, known=recbole_keys)
         self.model_class.check(self)
 
     return checked_init

@@ -14,10 +14,10 @@ from recbole.quick_start import objective_function
 from recbole.utils import get_model
 
 from recbole_kuaiformer.checkpoint import CheckpointError
-from recbole_kuaiformer.config import SettingsError, nearest
 from recbole_kuaiformer.data.dataset import DataError
 from recbole_kuaiformer.evaluation.trainer import TrainingError
 from recbole_kuaiformer.plugin import MODELS
+from recbole_kuaiformer.settings import SettingsError, nearest
 from recbole_kuaiformer.spawning import ProcessError, run
 
 __all__ = ["main", "objective_function", "run"]

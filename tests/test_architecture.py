@@ -14,16 +14,19 @@ MAY_IMPORT = {
     "losses": {"losses"},
     "index": {"index"},
     "encoders": {"encoders", "layers"},
-    "data": {"data", "config", "compat"},
-    "models": {"models", "config", "encoders", "losses", "data"},
-    "evaluation": {"evaluation", "config", "checkpoint", "data", "defaults", "index", "losses", "models"},
+    "data": {"data", "settings", "config", "compat"},
+    "models": {"models", "settings", "config", "encoders", "losses", "data"},
+    "evaluation": {
+        "evaluation", "settings", "config", "checkpoint", "data", "defaults", "index", "losses", "models",
+    },
     "serving": {"serving", "checkpoint", "compat", "defaults", "index", "models"},
-    "config": set(),
+    "settings": set(),
+    "config": {"settings"},
     "compat": set(),
     "defaults": set(),
     "checkpoint": set(),
     "spawning": {"compat"},
-}
+}  # fmt: skip
 RECBOLE_IN = {
     "models", "evaluation", "data/dataset", "data/history", "data/logged", "data/sequences", "data/presplit",
     "data/atomic_files", "plugin", "compat", "checkpoint", "quick_start",

@@ -3,7 +3,8 @@
 import pytest
 from recbole.config import Config
 
-from recbole_kuaiformer.config import AttributeSettings, SettingsError
+from recbole_kuaiformer.config import AttributeSettings
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 

@@ -8,6 +8,7 @@ from recbole.utils import get_model
 
 from recbole_kuaiformer import config, defaults
 from recbole_kuaiformer.defaults import properties_folder
+from recbole_kuaiformer.evaluation.settings import EvaluationSettings
 from recbole_kuaiformer.plugin import MODELS
 
 RECBOLE_KEYS = {
@@ -18,7 +19,7 @@ RECBOLE_KEYS = {
 }  # fmt: skip
 COMMON = (
     config.WindowSettings, config.AttributeSettings, config.ObjectiveSettings, config.TrainingSettings,
-    config.EvaluationSettings, config.DataSettings,
+    EvaluationSettings, config.DataSettings,
 )  # fmt: skip
 SHAPES = {model: get_model(model).settings for model in MODELS}
 OURS = {key for group in (*COMMON, *SHAPES.values()) for key in group.keys()} | {"extra_keys"}  # noqa: SIM118

@@ -23,7 +23,8 @@ from recbole_kuaiformer import compat
 from recbole_kuaiformer.benchmarks import significance, tables
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
-from recbole_kuaiformer.config import READINGS, SettingsError
+from recbole_kuaiformer.config import READINGS
+from recbole_kuaiformer.settings import SettingsError
 
 EDGES = (16, 64, 256)
 METRICS = ("recall@10", "recall@50")

@@ -33,7 +33,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     named,
 )
 from recbole_kuaiformer.benchmarks.comparison_summary import by_dataset
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 Rows = list[dict[str, Any]]
 

@@ -12,7 +12,7 @@ from typing import Any
 from recbole_kuaiformer.benchmarks import damaged_files, running
 from recbole_kuaiformer.benchmarks.damaged_files import DamagedError
 from recbole_kuaiformer.benchmarks.run_folder import alone_in
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 Case = dict[str, Any]
 Row = dict[str, Any]

@@ -18,9 +18,9 @@ from recbole_kuaiformer import checkpoint, defaults, plugin
 from recbole_kuaiformer.benchmarks import searched_settings
 from recbole_kuaiformer.benchmarks.run_identity import decisive, identity
 from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_values
-from recbole_kuaiformer.config import NOTHING, SettingsError, check_known_keys
 from recbole_kuaiformer.data.sequences import check_model
 from recbole_kuaiformer.quick_start import check_model as check_model_name
+from recbole_kuaiformer.settings import NOTHING, SettingsError, check_known_keys
 
 # Of a run: kind, model, name, dataset, seed, settings, time_budget, per_user, identity, resolved, params.
 Case = dict[str, Any]

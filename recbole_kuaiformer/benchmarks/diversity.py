@@ -19,10 +19,11 @@ from recbole_kuaiformer.benchmarks.encoded_users import Users, users_of
 from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
 from recbole_kuaiformer.benchmarks.tables import COLOURS
 from recbole_kuaiformer.checkpoint import CheckpointError
-from recbole_kuaiformer.config import READINGS, SettingsError
+from recbole_kuaiformer.config import READINGS
 from recbole_kuaiformer.index.choose import build_index
 from recbole_kuaiformer.index.diversity import choose_diverse
 from recbole_kuaiformer.index.multi_interest import Retrieved, retrieve
+from recbole_kuaiformer.settings import SettingsError
 
 WEIGHTS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 COLUMNS = ("weight", "lambda", "hit", "ndcg", "diversity")

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from recbole_kuaiformer.benchmarks.comparison_settings import no_arguments
 from recbole_kuaiformer.checkpoint import CheckpointError
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from recbole_kuaiformer.models.dot_product import dot_product_model
+from recbole_kuaiformer.settings import SettingsError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import yaml
 
 from recbole_kuaiformer import defaults
 from recbole_kuaiformer.benchmarks.setting_checks import is_whole
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 NEEDED = ("title", "question", "datasets", "runs")
 KEYS = (*NEEDED, "base", "seeds", "max_epochs", "params", "common", "curves", "metrics")

@@ -20,7 +20,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
 )
 from recbole_kuaiformer.benchmarks.comparison_summary import COSTS
 from recbole_kuaiformer.benchmarks.experiment_form import RUN_KEYS
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from recbole_kuaiformer.benchmarks import (
 )
 from recbole_kuaiformer.benchmarks.comparison_settings import Case, check_datasets
 from recbole_kuaiformer.benchmarks.experiment_plan import Experiment, known_experiments, read
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 Rows = list[dict[str, Any]]
 

@@ -29,8 +29,8 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     no_arguments,
 )
 from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_measured, check_values
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.quick_start import USER_ERRORS, fail, run
+from recbole_kuaiformer.settings import SettingsError
 
 Results = list[dict[str, Any]]
 

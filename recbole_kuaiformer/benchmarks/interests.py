@@ -25,8 +25,9 @@ from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
 from recbole_kuaiformer.benchmarks.interest_facts import HEAD, KINDS, POPULARITY, Facts, as_row, facts
 from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
 from recbole_kuaiformer.checkpoint import CheckpointError
-from recbole_kuaiformer.config import READINGS, SettingsError
+from recbole_kuaiformer.config import READINGS
 from recbole_kuaiformer.data.atomic_files import DataError
+from recbole_kuaiformer.settings import SettingsError
 
 
 def parser() -> argparse.ArgumentParser:

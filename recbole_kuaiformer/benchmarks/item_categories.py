@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recbole_kuaiformer import compat
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.atomic_files import AtomicFiles
+from recbole_kuaiformer.settings import SettingsError
 
 VALUES = ("first", "last", "most_common")  # of an item's several values
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from recbole_kuaiformer.benchmarks import flops, measuring
 from recbole_kuaiformer.benchmarks.encoded_users import loaded, named_checkpoints
 from recbole_kuaiformer.checkpoint import CheckpointError
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.index.base import Index
 from recbole_kuaiformer.index.choose import build_index
 from recbole_kuaiformer.index.multi_interest import retrieve
 from recbole_kuaiformer.models.dot_product import dot_product_model
+from recbole_kuaiformer.settings import SettingsError
 
 Row = dict[str, Any]
 

@@ -26,7 +26,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
 )
 from recbole_kuaiformer.benchmarks.search_space import space
 from recbole_kuaiformer.benchmarks.search_study import Search, optuna_library
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from recbole_kuaiformer import defaults
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 _RANGE, _CHOICES = {"low", "high", "log"}, {"choices"}
 

@@ -18,7 +18,7 @@ from recbole_kuaiformer.benchmarks.comparison_run import Run
 from recbole_kuaiformer.benchmarks.comparison_settings import Request, case, no_arguments
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.search_space import Dimension, space
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 STARTUP_TRIALS = 5  # drawn at random before the sampler learns and the pruner prunes
 WARMUP_EPOCHS = 3  # in which no trial is pruned

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recbole_kuaiformer.config import SettingsError, nearest
+from recbole_kuaiformer.settings import SettingsError, nearest
 
 
 def chosen(model: str, dataset: str, *, folder: Path | None) -> dict[str, Any]:

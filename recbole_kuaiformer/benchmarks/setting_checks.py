@@ -11,7 +11,7 @@ import yaml
 from recbole.config import Config
 from recbole.evaluator import metric_information, metrics_dict
 
-from recbole_kuaiformer.config import SettingsError, nearest
+from recbole_kuaiformer.settings import SettingsError, nearest
 
 # Whole numbers that RecBole takes as they come, and the least of them that means something.
 _AT_LEAST = {

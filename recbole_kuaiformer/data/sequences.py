@@ -14,10 +14,10 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.atomic_files import DataError
 from recbole_kuaiformer.data.log import IntArray
 from recbole_kuaiformer.data.logged import LoggedDataset
+from recbole_kuaiformer.settings import SettingsError
 
 # Models that look rows up in the prefix table itself.
 _READ_THE_TABLE = ("FEARec",)

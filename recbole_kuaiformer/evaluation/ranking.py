@@ -11,14 +11,15 @@ from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
 
 from recbole_kuaiformer.checkpoint import FINGERPRINT, fingerprint
-from recbole_kuaiformer.config import EvaluationSettings, SettingsError
 from recbole_kuaiformer.data.history import LOG_ROW, past_items
 from recbole_kuaiformer.evaluation.collector import RankingCollector, UserBatch
 from recbole_kuaiformer.evaluation.gathering import GatheringCollector
+from recbole_kuaiformer.evaluation.settings import EvaluationSettings
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.choose import INDEXES, build_index
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from recbole_kuaiformer.models.dot_product import DotProductModel, check_scores, dot_product_model
+from recbole_kuaiformer.settings import SettingsError
 
 CHECKED_USERS = 16  # rows of the first batch on which vectors must give the model's own scores
 

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from recbole_kuaiformer import checkpoint
-from recbole_kuaiformer.config import SettingsError, TrainingSettings
+from recbole_kuaiformer.config import TrainingSettings
 from recbole_kuaiformer.data.dataset import TARGET_IDS
 from recbole_kuaiformer.evaluation.averaging import AveragedWeights
 from recbole_kuaiformer.evaluation.optimizer import adam
@@ -28,6 +28,7 @@ from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.resuming import check_same_run
 from recbole_kuaiformer.evaluation.schedule import recompute, schedule
 from recbole_kuaiformer.losses import processes
+from recbole_kuaiformer.settings import SettingsError
 
 UNKNOWN_STEPS = -1  # of a checkpoint written before they were counted
 STEPS_BETWEEN_CHECKS = 100  # of the loss for NaN: each check waits for the device

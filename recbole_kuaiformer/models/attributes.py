@@ -8,9 +8,10 @@ import torch
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
-from recbole_kuaiformer.config import BUCKET_KEYS, AttributeSettings, SettingsError
+from recbole_kuaiformer.config import BUCKET_KEYS, AttributeSettings
 from recbole_kuaiformer.data.dataset import TIME_GAP, RetrievalDataset
 from recbole_kuaiformer.encoders.features import Attribute
+from recbole_kuaiformer.settings import SettingsError
 
 _KINDS = {
     FeatureType.TOKEN: "discrete",

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from recbole_kuaiformer.config import (
     AttributeSettings,
     ObjectiveSettings,
-    Settings,
     TrainingSettings,
     WindowSettings,
     check_no_negative_sampling,
@@ -30,6 +29,7 @@ from recbole_kuaiformer.losses.item_frequency import CountFrequency, StreamingFr
 from recbole_kuaiformer.losses.sampled_softmax import sampled_softmax
 from recbole_kuaiformer.losses.separation import mean_squared_cosine
 from recbole_kuaiformer.models.attributes import attributes_of, item_values
+from recbole_kuaiformer.settings import Settings
 
 SCORES_AT_ONCE = 2**25  # interest x item scores held at a time when a whole catalogue is ranked
 SCORES_IN_TRAINING = {"cpu": 2**20}  # 4 MiB: about a core's cache

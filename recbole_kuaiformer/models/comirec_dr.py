@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from recbole_kuaiformer.config import ComiRecDRSettings
 from recbole_kuaiformer.encoders.comirec import ComiRecDREncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.mind import MINDSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComiRecDRSettings(MINDSettings):
+    """Shape of ComiRec's dynamic-routing encoder."""
+
+    shared_transform: bool
 
 
 class ComiRecDR(RetrievalModel):

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from recbole_kuaiformer.config import ComiRecSASettings
 from recbole_kuaiformer.encoders.comirec import ComiRecSAEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComiRecSASettings(Settings):
+    """Shape of ComiRec's self-attentive encoder."""
+
+    hidden_size: int
+    n_interests: int
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_interests"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
 
 
 class ComiRecSA(RetrievalModel):

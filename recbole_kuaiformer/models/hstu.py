@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_kuaiformer.config import HSTUSettings
 from recbole_kuaiformer.encoders.hstu import HSTUEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.shapes import QuerySettings
 from recbole_kuaiformer.models.times import times_of
+from recbole_kuaiformer.settings import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class HSTUSettings(QuerySettings):
+    """Shape of HSTU's encoder."""
+
+    hidden_size: int
+    n_layers: int
+    n_heads: int
+    qk_size: int
+    value_size: int
+    hidden_dropout_prob: float
+    use_times: bool
+    use_request_time: bool
+    n_interests: int | None
+
+    def __post_init__(self) -> None:
+        for key in ("hidden_size", "n_layers", "n_heads", "qk_size", "value_size"):
+            self._require(key, that=getattr(self, key) >= 1, what="at least 1")
+        self._require("hidden_dropout_prob", that=0 <= self.hidden_dropout_prob < 1, what="in [0, 1)")
+        if self.use_request_time and not self.use_times:
+            raise SettingsError("use_request_time: True needs use_times: True; set both, or neither")
+        # Positions lie within MAX_ITEM_LIST_LENGTH + 11.
+        fits = self.n_interests is None or 1 <= self.n_interests <= 11
+        self._require("n_interests", that=fits, what="from 1 to 11, or ~ for the output at the last item")
+        self._check_queries()
 
 
 class HSTU(RetrievalModel):

@@ -2,17 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_kuaiformer.config import KuaiFormerSettings, SettingsError, WindowSettings
+from recbole_kuaiformer.config import BUCKET_KEYS, WindowSettings, check_buckets
 from recbole_kuaiformer.encoders.item_compression import fit_layout, geometric_groups
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
 from recbole_kuaiformer.models.attributes import continuous
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.shapes import QuerySettings, TransformerSettings
 from recbole_kuaiformer.models.times import times_of
+from recbole_kuaiformer.settings import SettingsError
+
+# Items that `compression: geometric` keeps as they are where recent_length does not say: the paper's number.
+GEOMETRIC_RECENT = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class KuaiFormerSettings(TransformerSettings, QuerySettings):
+    """Shape of the KuaiFormer encoder."""
+
+    n_interests: int
+    compression: str
+    compression_groups: tuple[int, ...]
+    recent_length: int | None
+    compression_block: int
+    compression_ffn: bool
+    compression_end: str
+    request_gap: dict[str, Any] | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.request_gap is not None:
+            check_buckets(self.request_gap, where="request_gap", known=BUCKET_KEYS)
+            for key in BUCKET_KEYS:
+                if key not in self.request_gap:
+                    raise SettingsError(f"request_gap: needs {key}")
+        self._require("n_interests", that=self.n_interests >= 1, what="at least 1")
+        recent = self.recent_length
+        self._require("recent_length", that=recent is None or recent >= 1, what="at least 1, or ~")
+        self._check_queries()
+        self._one_of("compression", ("listed", "geometric"))
+        self._one_of("compression_end", ("oldest", "newest"))
+        if (self.compression_end, self.query_init) == ("newest", "recent"):
+            raise SettingsError(
+                "query_init: recent reads the newest items, which compression_end: newest compresses; set "
+                "query_init to learned"
+            )
+        self._require("compression_block", that=self.compression_block >= 1, what="at least 1")
+        groups = self.compression_groups
+        self._require(
+            "compression_groups", that=all(size >= 1 for size in groups), what="sizes of at least 1"
+        )
+
+    def recent_items(self, max_length: int) -> int:
+        """Items kept as they are: recent_length; or where it is ~ what the listed groups leave of the length.
+
+        Raises:
+            SettingsError: the listed layout is shorter than MAX_ITEM_LIST_LENGTH (a longer one is cut to it).
+        """
+        if self.compression == "geometric":
+            return GEOMETRIC_RECENT if self.recent_length is None else self.recent_length
+        grouped = sum(self.compression_groups)
+        recent = max(max_length - grouped, 1) if self.recent_length is None else self.recent_length
+        if grouped + recent < max_length:
+            raise SettingsError(
+                f"compression_groups: {list(self.compression_groups)} and recent_length {recent} add up to "
+                f"{grouped + recent} items, but MAX_ITEM_LIST_LENGTH is {max_length}; add groups, set "
+                "recent_length to ~ to keep the rest of the history as it is, or set compression to geometric"
+            )
+        return recent
 
 
 class KuaiFormer(RetrievalModel):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from recbole_kuaiformer.config import MINDSettings
 from recbole_kuaiformer.encoders.mind import MINDEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.comirec_sa import ComiRecSASettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class MINDSettings(ComiRecSASettings):
+    """Shape of MIND's encoder."""
+
+    routing_rounds: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("routing_rounds", that=self.routing_rounds >= 1, what="at least 1")
 
 
 class MIND(RetrievalModel):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from recbole_kuaiformer.config import PinnerFormerSettings
 from recbole_kuaiformer.encoders.pinnerformer import PinnerFormerEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.shapes import TransformerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnerFormerSettings(TransformerSettings):
+    """Shape of PinnerFormer's encoder."""
 
 
 class PinnerFormer(RetrievalModel):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from recbole_kuaiformer.config import SASRecPlusSettings
 from recbole_kuaiformer.encoders.causal import CausalEncoder
 from recbole_kuaiformer.models.base import RetrievalModel
+from recbole_kuaiformer.models.shapes import TransformerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecPlusSettings(TransformerSettings):
+    """Shape of the single-vector causal encoder."""
 
 
 class SASRecPlus(RetrievalModel):

@@ -8,7 +8,7 @@ import pytest
 
 from recbole_kuaiformer.benchmarks import by_length
 from recbole_kuaiformer.benchmarks.user_ranks import UserRanks
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 
 N_USERS = 60
 

@@ -16,7 +16,7 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     settings_for,
 )
 from recbole_kuaiformer.benchmarks.searched_settings import say_unsearched
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 

@@ -10,7 +10,7 @@ import yaml
 from recbole_kuaiformer import defaults
 from recbole_kuaiformer.benchmarks import experiment_plots, experiments
 from recbole_kuaiformer.benchmarks.experiment_plan import Curve, known_experiments, read
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 TINY = {

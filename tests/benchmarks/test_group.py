@@ -8,7 +8,7 @@ from recbole.utils import list_to_latex
 
 from recbole_kuaiformer.benchmarks import group
 from recbole_kuaiformer.benchmarks.comparison_settings import configuration
-from recbole_kuaiformer.config import SettingsError
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 SMALL = {

@@ -6,8 +6,8 @@ from recbole.config import Config
 from recbole.data import create_dataset
 
 from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.atomic_files import DataError
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 INTER = ["user_id", "item_id", "timestamp"]

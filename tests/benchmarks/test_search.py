@@ -18,9 +18,9 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
 )
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.search_space import Dimension, space
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.defaults import properties_folder
 from recbole_kuaiformer.plugin import MODELS
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 SPACES = sorted((properties_folder() / "search").glob("*.yaml"))

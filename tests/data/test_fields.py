@@ -11,10 +11,10 @@ from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model, init_seed
 
 import recbole_kuaiformer  # noqa: F401
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.serving.catalogue import RequestError
 from recbole_kuaiformer.serving.retriever import Retriever
 from recbole_kuaiformer.serving.writing import export
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\ttags:token_seq\tplace:float_seq\tunread:token"

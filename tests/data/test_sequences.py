@@ -13,9 +13,9 @@ from recbole.utils import get_model, init_seed
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
 import recbole_kuaiformer  # noqa: F401
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.data.history import past_items
 from recbole_kuaiformer.data.sequences import LoggedSequences
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 HEADER = (

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.evaluation.trainer import TrainingError
 from recbole_kuaiformer.quick_start import main, run
+from recbole_kuaiformer.settings import SettingsError
 from recbole_kuaiformer.spawning import ProcessError
 from tests import worlds
 from tests.evaluation import several

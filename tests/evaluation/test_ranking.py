@@ -12,11 +12,12 @@ from recbole.model.general_recommender import BPR
 from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model, get_trainer, init_seed
 
-from recbole_kuaiformer.config import EvaluationSettings, SettingsError
 from recbole_kuaiformer.evaluation import collector, ranking
+from recbole_kuaiformer.evaluation.settings import EvaluationSettings
 from recbole_kuaiformer.index.base import TopK
 from recbole_kuaiformer.models.dot_product import VECTORS, ScoreMismatchError, check_scores
 from recbole_kuaiformer.plugin import MODELS
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 EVERY_METRIC = [

@@ -11,8 +11,8 @@ from recbole.utils import get_model, get_trainer, init_seed
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
 from recbole_kuaiformer import checkpoint
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.evaluation.trainer import TrainingError
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from recbole.config import Config
 
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.evaluation.optimizer import adam
 from recbole_kuaiformer.evaluation.schedule import factor
 from recbole_kuaiformer.evaluation.trainer import TrainingError
 from recbole_kuaiformer.plugin import MODELS
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 from tests.evaluation import several
 

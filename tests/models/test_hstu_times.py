@@ -10,9 +10,9 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import run_recbole
 from recbole.utils import get_model
 
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.serving.retriever import Retriever
 from recbole_kuaiformer.serving.writing import export
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 N_ITEMS, SHORT, LONG = 23, 60, 86_400

@@ -11,9 +11,9 @@ from recbole.data.interaction import Interaction
 from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model
 
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.serving.retriever import Retriever
 from recbole_kuaiformer.serving.writing import export
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 
 N_ITEMS = 31

@@ -6,8 +6,8 @@ import torch
 from recbole.config import Config
 from recbole.quick_start import run_recbole
 
-from recbole_kuaiformer.config import SettingsError
 from recbole_kuaiformer.encoders.kuaiformer import gaps_to_targets
+from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
 from tests.models.test_hstu_times import built, by_pause
 
