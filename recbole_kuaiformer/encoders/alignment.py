@@ -30,6 +30,23 @@ def left_aligned(
     return moved, columns < (valid.sum(1, keepdim=True) - n_unseen)[..., None]
 
 
+def ending_at_last_seen(
+    tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"], n_unseen: Int[Tensor, "B 1"]
+) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+    """A right-aligned history without its newest items, so that the last one seen is in the last column.
+
+    Where a history has one target, the last block of an encoder is needed in that column alone.
+
+    Returns:
+        The tokens (padding is zero), and True where there is one.
+    """
+    columns = torch.arange(tokens.shape[1], device=tokens.device) - n_unseen
+    source = columns.clamp(min=0)
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    there = valid[rows, source] & (columns >= 0)
+    return torch.where(there[..., None], tokens[rows, source], 0), there
+
+
 def turned_round(tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
     """A right-aligned history with its items in the opposite order, in the same columns.
 

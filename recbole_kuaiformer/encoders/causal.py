@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from recbole_kuaiformer.encoders.alignment import left_aligned
+from recbole_kuaiformer.encoders.alignment import ending_at_last_seen, left_aligned
 from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.feed_forward import default_inner_size
 from recbole_kuaiformer.layers.llama_block import LlamaBlock
@@ -19,7 +19,8 @@ class CausalEncoder(nn.Module):
     """The blocks of KuaiFormer without compression and query tokens: u = output at the last item seen.
 
     One causal pass serves all targets of a window at no further cost (SASRec's training, Kang & McAuley
-    2018).
+    2018). With one target the last block is computed at its last item alone, but in training,
+    where dropout would draw otherwise than it did for published results.
 
     Args:
         hidden_size: D.
@@ -59,6 +60,8 @@ class CausalEncoder(nn.Module):
         self, tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"], n_unseen: Int[Tensor, "B P"]
     ) -> Float[Tensor, "B P 1 D"]:
         """One vector for each target; zero for a target that sees nothing."""
+        if n_unseen.shape[1] == 1 and not self.training:
+            return self._of_one_target(tokens, valid=valid, n_unseen=n_unseen)
         sequence, seen = left_aligned(self.dropout(tokens), valid=valid, n_unseen=n_unseen)
         places = torch.arange(sequence.shape[1], device=tokens.device)
         bias = attention_bias(causal_visibility(places < valid.sum(1, keepdim=True)))
@@ -69,3 +72,13 @@ class CausalEncoder(nn.Module):
         lasts = seen.sum(-1)
         outputs = self.norm(sequence)[rows, (lasts - 1).clamp(min=0)]
         return (outputs * (lasts > 0)[..., None])[:, :, None]  # type: ignore[no-any-return]
+
+    def _of_one_target(self, tokens: Tensor, *, valid: Tensor, n_unseen: Tensor) -> Float[Tensor, "B 1 1 D"]:
+        sequence, there = ending_at_last_seen(self.dropout(tokens), valid=valid, n_unseen=n_unseen)
+        bias = attention_bias(causal_visibility(there))
+        places = torch.arange(1 - sequence.shape[1], 1, device=tokens.device)  # alike however wide the batch
+        rotation = rotation_table(places[None], head_size=self.head_size)
+        for number, block in enumerate(self.blocks, start=1):
+            is_last = number == len(self.blocks)
+            sequence = block(sequence, bias=bias[:, :, -1:] if is_last else bias, rotation=rotation)
+        return (self.norm(sequence) * there[:, -1:, None])[:, None]  # type: ignore[no-any-return]

@@ -23,7 +23,8 @@ class HSTUEncoder(nn.Module):
     The bias of row i takes the time of the event after item i. For a history's last row that is the time
     of the request, with ``use_request_time``; without it the last item's own time is repeated. Then the
     last row of each target differs from the same item's row for later targets: it is a row of its own,
-    which no other sees, beside the history's.
+    which no other sees, beside the history's. So it is without times where a history has one target, but in
+    training (dropout would draw otherwise than before): nothing else is needed of the last block then.
 
     With ``n_interests`` K query tokens follow the last item that a target sees, at the time of what comes
     after it, and the outputs at these are its interests, as in KuaiFormer (Eq. 6 to 8). The published model
@@ -110,12 +111,14 @@ class HSTUEncoder(nn.Module):
             request_times=request_times,  # read by the last row alone, which is used with use_request_time
         )
         n_seen = (valid.sum(1, keepdim=True) - n_unseen).clamp(min=0)
-        ends = self._ends(sequence, n_seen=n_seen)
+        repeats_last = self._repeats_last(n_targets=n_seen.shape[1])
+        ends = self._ends(sequence, n_seen=n_seen, repeats_last=repeats_last)
         if ends is None:
             lasts = (n_seen - 1).clamp(min=0)
             outputs = self._through(sequence, frame)[rows, lasts][:, :, None]
         else:
-            outputs = self._at_ends(sequence, frame, ends=ends, n_seen=n_seen)
+            first = n_seen - 1 if repeats_last else n_seen
+            outputs = self._at_ends(sequence, frame, ends=ends, n_seen=n_seen, first=first.clamp(min=0))
         return outputs * (n_seen > 0)[..., None, None]
 
     def _input(self, tokens: Tensor, *, there: Tensor) -> Tensor:
@@ -128,14 +131,20 @@ class HSTUEncoder(nn.Module):
             sequence = block(sequence, relation=relation)
         return sequence
 
-    @property
-    def _repeats_last(self) -> bool:
-        """Whether a target's last item is a row of its own: for this target alone its time is repeated."""
-        return self.use_times and not self.use_request_time
+    def _repeats_last(self, *, n_targets: int) -> bool:
+        """Whether a target's last item is a row of its own beside the history.
 
-    def _ends(self, sequence: Tensor, *, n_seen: Int[Tensor, "B P"]) -> Float[Tensor, "B P G D"] | None:
+        For this target alone its time is repeated; or there is no other target, and no query. Not with the
+        time of the request, which is a row's to itself as well.
+        """
+        is_all = n_targets == 1 and self.queries is None and not self.training
+        return not self.use_request_time and (self.use_times or is_all)
+
+    def _ends(
+        self, sequence: Tensor, *, n_seen: Int[Tensor, "B P"], repeats_last: bool
+    ) -> Float[Tensor, "B P G D"] | None:
         """Rows beside the history, a group for each target: its last item, its queries, both; or None."""
-        ends = [_newest(sequence, n_seen=n_seen, count=1)] if self._repeats_last else []
+        ends = [_newest(sequence, n_seen=n_seen, count=1)] if repeats_last else []
         if self.queries is not None:
             queries = self.queries.expand(*n_seen.shape, -1, -1)
             if self.query_init == "recent":
@@ -144,14 +153,23 @@ class HSTUEncoder(nn.Module):
         return torch.cat(ends, dim=2) if ends else None
 
     def _at_ends(
-        self, sequence: Tensor, frame: _Frame, *, ends: Float[Tensor, "B P G D"], n_seen: Int[Tensor, "B P"]
+        self,
+        sequence: Tensor,
+        frame: _Frame,
+        *,
+        ends: Float[Tensor, "B P G D"],
+        n_seen: Int[Tensor, "B P"],
+        first: Int[Tensor, "B P"],
     ) -> Float[Tensor, "B P K D"]:
-        """Outputs at the queries, or at the row of the last item where there are none."""
+        """Outputs at the queries, or at the row of the last item where there are none.
+
+        ``first`` is the position of a target's first end.
+        """
         group = ends.shape[2]
         lasts = (n_seen - 1).clamp(min=0)
         relation = frame.relation(self.use_times)
         of_ends = frame.relation_of_ends(
-            lasts if self._repeats_last else n_seen,
+            first,
             moments=(frame.next_times if self.use_request_time else frame.times).gather(1, lasts),
             group=group,
             use_times=self.use_times,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from recbole_kuaiformer.encoders.alignment import left_aligned
+from recbole_kuaiformer.encoders.alignment import ending_at_last_seen, left_aligned
 from recbole_kuaiformer.layers.dropout import Dropout
 from recbole_kuaiformer.layers.pre_norm_block import PreNormBlock
 from recbole_kuaiformer.layers.visibility import attention_bias, causal_visibility
@@ -15,7 +15,9 @@ from recbole_kuaiformer.layers.visibility import attention_bias, causal_visibili
 class PinnerFormerEncoder(nn.Module):
     """Blocks over token + position, and W2 GELU(W1 h + b1) + b2 of the output at the last item seen.
 
-    One causal pass serves all targets of a window. Positions count from the oldest item of the window.
+    One causal pass serves all targets of a window; with one target the last block is computed at its last
+    item alone, but in training, where dropout would draw otherwise than before. Positions count from
+    the oldest item of the window.
 
     Args:
         hidden_size: D.
@@ -58,6 +60,8 @@ class PinnerFormerEncoder(nn.Module):
         self, tokens: Float[Tensor, "B L D"], *, valid: Bool[Tensor, "B L"], n_unseen: Int[Tensor, "B P"]
     ) -> Float[Tensor, "B P 1 D"]:
         """One vector for each target, not yet of length 1; zero for a target that sees nothing."""
+        if n_unseen.shape[1] == 1 and not self.training:
+            return self._of_one_target(tokens, valid=valid, n_unseen=n_unseen)
         sequence, seen = left_aligned(tokens, valid=valid, n_unseen=n_unseen)
         sequence = self.dropout(sequence + self.positions[: tokens.shape[1]])
         places = torch.arange(tokens.shape[1], device=tokens.device)
@@ -68,3 +72,11 @@ class PinnerFormerEncoder(nn.Module):
         lasts = seen.sum(-1)
         outputs = self.output(sequence[rows, (lasts - 1).clamp(min=0)])
         return (outputs * (lasts > 0)[..., None])[:, :, None]  # type: ignore[no-any-return]
+
+    def _of_one_target(self, tokens: Tensor, *, valid: Tensor, n_unseen: Tensor) -> Float[Tensor, "B 1 1 D"]:
+        sequence, there = ending_at_last_seen(tokens, valid=valid, n_unseen=n_unseen)
+        sequence = self.dropout(sequence + self.positions[(there.cumsum(1) - 1).clamp(min=0)])
+        bias = attention_bias(causal_visibility(there))
+        for number, block in enumerate(self.blocks, start=1):
+            sequence = block(sequence, bias=bias[:, :, -1:] if number == len(self.blocks) else bias)
+        return (self.output(sequence) * there[:, -1:, None])[:, None]  # type: ignore[no-any-return]

@@ -41,8 +41,9 @@ class PreNormBlock(nn.Module):
         )
 
     def forward(
-        self, tokens: Float[Tensor, "B T D"], *, bias: Float[Tensor, "B 1 T T"]
-    ) -> Float[Tensor, "B T D"]:
-        """The tokens after one block; ``bias`` from ``attention_bias``, as in ``Attention.forward``."""
-        tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens), bias=bias, rotation=None))
+        self, tokens: Float[Tensor, "B T D"], *, bias: Float[Tensor, "B 1 S T"]
+    ) -> Float[Tensor, "B S D"]:
+        """The last S tokens after one block; ``bias`` as in ``Attention.forward``."""
+        mixed = self.attention(self.attention_norm(tokens), bias=bias, rotation=None)
+        tokens = tokens[:, -bias.shape[2] :] + self.dropout(mixed)
         return tokens + self.dropout(self.feed_forward(tokens))  # type: ignore[no-any-return]

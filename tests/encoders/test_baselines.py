@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_kuaiformer.encoders.causal import CausalEncoder
 from recbole_kuaiformer.encoders.comirec import ComiRecDREncoder, ComiRecSAEncoder
@@ -80,9 +81,30 @@ def test_packed_targets_equal_separate_passes(name):
         hidden = torch.arange(len(history))
         packed = model(tokens[row : row + 1], valid=valid[row : row + 1], n_unseen=hidden[None])[0]
         for p, n in enumerate(hidden.tolist()):
-            torch.testing.assert_close(
-                packed[p], slow(name, history[: len(history) - n], model), rtol=0, atol=1e-7
-            )
+            want = slow(name, history[: len(history) - n], model)
+            torch.testing.assert_close(packed[p], want, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_target_alone_equals_the_same_one_among_others(name):
+    model = make(name)
+    tokens, valid = padded(histories_of([L, 0, 3, 8], seed=4), L)
+    hidden = torch.tensor([[0, 3], [0, 1], [2, 3], [1, 0]])
+    among = model(tokens, valid=valid, n_unseen=hidden)
+    alone = [model(tokens, valid=valid, n_unseen=one) for one in hidden.split(1, dim=1)]
+    torch.testing.assert_close(torch.cat(alone, dim=1), among, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["causal", "PinnerFormer"])
+def test_of_a_target_alone_the_last_block_is_computed_at_one_place(name):
+    model = make(name)
+    tokens, valid = padded(histories_of([L, L]), L)
+    spent = []
+    for n_targets in (1, 2):
+        with FlopCounterMode(display=False) as counter:
+            model(tokens, valid=valid, n_unseen=torch.zeros(2, n_targets, dtype=torch.long))
+        spent.append(counter.get_total_flops())
+    assert spent[0] < 0.7 * spent[1]  # one block of two, and keys and values of the other
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -85,6 +85,17 @@ def test_packed_targets_equal_the_plain_loops_over_each_prefix(reading, width, q
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("queries", QUERIES.values(), ids=QUERIES)
+def test_a_target_alone_equals_the_same_one_among_others(reading, queries):
+    model = make(reading, **queries)
+    tokens, valid, more = batch(histories_of([7, 0, 4]), moments([7, 0, 4]), L)
+    hidden = torch.tensor([[0, 2], [0, 1], [3, 4]])
+    among = model(tokens, valid=valid, n_unseen=hidden, **more)
+    alone = [model(tokens, valid=valid, n_unseen=one, **more) for one in hidden.split(1, dim=1)]
+    torch.testing.assert_close(torch.cat(alone, dim=1), among, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("queries", QUERIES.values(), ids=QUERIES)
 def test_what_a_target_must_not_see_and_any_origin_of_time_change_nothing(reading, queries):
     model = make(reading, **queries)
     histories, when = histories_of([7]), moments([7])
