@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_kuaiformer.bucket_options import BUCKET_KEYS, check_buckets
 from recbole_kuaiformer.settings import NOTHING, Settings, SettingsError, nearest
 
 # What becomes of the items a user already had: they stay in the ranking, or they leave it.
@@ -93,37 +94,6 @@ class AttributeSettings(Settings):
             check_buckets(options or {}, where=f"attributes: {name}", known=(*BUCKET_KEYS, "missing_value"))
 
 
-BUCKET_KEYS = ("n_buckets", "maximum", "scale")
-
-
-def check_buckets(options: Any, *, where: str, known: tuple[str, ...]) -> None:
-    """Refuse options of a continuous value that are no mapping of known keys to what a table can be made of.
-
-    Args:
-        options: as the yaml has them.
-        where: the key that holds them, for the error.
-        known: keys that there may be.
-
-    Raises:
-        SettingsError: names key and option.
-    """
-    if not isinstance(options, dict):
-        raise SettingsError(f"{where}: must be a mapping of {', '.join(known)}, got {options!r}")
-    for key in options:
-        if key not in known:
-            raise SettingsError(
-                f"{where}: {key!r} is not known{nearest(key, known)}; known: {', '.join(known)}"
-            )
-    if options.get("scale", "uniform") not in ("uniform", "log"):
-        raise SettingsError(f"{where}: scale must be uniform or log, got {options['scale']!r}")
-    for key in ("n_buckets", "maximum"):
-        value = options.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise SettingsError(f"{where}: {key} must be a number, got {value!r}")
-        if not value > 0:
-            raise SettingsError(f"{where}: {key} must be positive, got {options[key]!r}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings(Settings):
     """The training objective: who competes, how they are corrected, how the target is smoothed."""
@@ -173,6 +143,10 @@ class ObjectiveSettings(Settings):
             )
 
 
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+CLIP_OPTIONS = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")  # of torch's clip_grad_norm_
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Settings):
     """What our trainer does beyond RecBole's."""
@@ -196,6 +170,19 @@ class TrainingSettings(Settings):
     def __post_init__(self) -> None:
         self._one_of("precision", ("float32", "bfloat16"))
         self._one_of("schedule", ("constant", "linear", "cosine"))
+        if self.learner.lower() not in LEARNERS:  # RecBole would warn and take Adam
+            raise SettingsError(
+                f"learner: {self.learner!r} is not known{nearest(self.learner, LEARNERS)}; known: "
+                f"{', '.join(LEARNERS)}"
+            )
+        for key in self.clip_grad_norm or {}:
+            if key not in CLIP_OPTIONS:
+                raise SettingsError(
+                    f"clip_grad_norm: {key!r} is not known{nearest(key, CLIP_OPTIONS)}; known: "
+                    f"{', '.join(CLIP_OPTIONS)}"
+                )
+        if self.clip_grad_norm and "max_norm" not in self.clip_grad_norm:
+            raise SettingsError(f"clip_grad_norm: needs max_norm, got {self.clip_grad_norm!r}")
         self._require("accumulate_batches", that=self.accumulate_batches >= 1, what="at least 1")
         self._require("warmup_steps", that=self.warmup_steps >= 0, what="at least 0")
         self._require("schedule_floor", that=0 <= self.schedule_floor <= 1, what="in [0, 1]")

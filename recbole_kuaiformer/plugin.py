@@ -17,7 +17,8 @@ import recbole.data.utils
 import recbole.quick_start
 import recbole.trainer
 from recbole.config import Config
-from recbole.data.dataset import SequentialDataset
+from recbole.data.dataloader import NegSampleEvalDataLoader
+from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.trainer import Trainer
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
@@ -25,13 +26,15 @@ from recbole.utils.argument_list import dataset_arguments
 from recbole_kuaiformer import compat, defaults, spawning
 from recbole_kuaiformer.checkpoint import with_recbole_config
 from recbole_kuaiformer.config import DataSettings
-from recbole_kuaiformer.data.dataset import RetrievalDataset, WindowDataLoader
+from recbole_kuaiformer.data.dataset import RetrievalDataset, SampledEvaluationDataLoader, WindowDataLoader
 from recbole_kuaiformer.data.history import with_log
+from recbole_kuaiformer.data.item_floats import noting_floats
 from recbole_kuaiformer.data.sequences import check_model, choose_class
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.settings import EvaluationSettings
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
 from recbole_kuaiformer.settings import check_known_keys
+from recbole_kuaiformer.value_checks import check_values
 
 MODELS = {
     "KuaiFormer": "recbole_kuaiformer.models.kuaiformer",
@@ -72,8 +75,9 @@ def register() -> None:
         setattr(recbole.data.dataset, f"{name}Dataset", RetrievalDataset)
     Config._load_internal_config_dict = _with_our_properties(Config._load_internal_config_dict)
     Config.__init__ = _with_checks(Config.__init__)
-    recbole.data.utils.get_dataloader = _with_window_dataloader(recbole.data.utils.get_dataloader)
+    recbole.data.utils.get_dataloader = _with_our_dataloaders(recbole.data.utils.get_dataloader)
     recbole.quick_start.run = recbole.quick_start.quick_start.run = spawning.run
+    Dataset._fill_nan = noting_floats(Dataset._fill_nan)
     SequentialDataset.data_augmentation = with_log(SequentialDataset.data_augmentation)
     SequentialDataset.__new__ = choose_class
     # A saved dataset is taken again only if it keeps the same things in the same way.
@@ -101,6 +105,7 @@ def _with_our_properties(load: Any) -> Any:
     @wraps(load)
     def load_internal_config_dict(self: Config, model: str, model_class: Any, dataset: str) -> None:
         load(self, model, model_class, dataset)
+        check_values(self.external_config_dict, defaults=self.internal_config_dict)
         self._recbole_keys = set(self.internal_config_dict)
         dataset_keys = defaults.read("dataset", dataset)
         self.internal_config_dict.update(defaults.of_every_model())
@@ -155,11 +160,13 @@ def _with_checks(init: Any) -> Any:
     return checked_init
 
 
-def _with_window_dataloader(get_dataloader: Any) -> Any:
+def _with_our_dataloaders(get_dataloader: Any) -> Any:
     @wraps(get_dataloader)
     def get_dataloader_of_model(config: Config, phase: str) -> Any:
         if phase == "train" and config["model"] in MODELS:
             return WindowDataLoader
-        return get_dataloader(config, phase)
+        loader = get_dataloader(config, phase)
+        is_sampled = loader is NegSampleEvalDataLoader and config["model"] in MODELS
+        return SampledEvaluationDataLoader if is_sampled else loader
 
     return get_dataloader_of_model

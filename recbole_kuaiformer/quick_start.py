@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
@@ -67,11 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{args.dataset}: not under data_path, and RecBole could not download it ({error.reason}); "
             f"put its files into <data_path>/{args.dataset}/"
         )
-    except ValueError as error:
-        if "known dataset name" not in str(error):
+    except (ValueError, NotImplementedError) as error:
+        if not _is_a_check_of_recboles(error):
             raise
-        return fail(f"{error} Set --data_path to the folder that holds {args.dataset}/.")
+        where = f" Set --data_path to the folder that holds {args.dataset}/."
+        said = " ".join(str(error).split())
+        return fail(f"{said}{where if 'known dataset name' in said else ''}")
     return 0
+
+
+def _is_a_check_of_recboles(error: Exception) -> bool:
+    """Whether RecBole raised it on purpose while it read the configuration or the data."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = Path(last.filename)
+    folder = Path(recbole.__file__).parent
+    ours = any(place.is_relative_to(folder / name) for name in ("config", "data", "utils"))
+    return ours and (last.line or "").startswith("raise ")
 
 
 def check_model(name: str) -> None:

@@ -15,21 +15,24 @@ MAY_IMPORT = {
     "index": {"index"},
     "encoders": {"encoders", "layers"},
     "data": {"data", "settings", "config", "compat"},
-    "models": {"models", "settings", "config", "encoders", "losses", "data"},
+    "models": {"models", "settings", "bucket_options", "config", "encoders", "losses", "data"},
     "evaluation": {
-        "evaluation", "settings", "config", "checkpoint", "data", "defaults", "index", "losses", "models",
+        "evaluation", "settings", "value_checks", "config", "checkpoint", "data", "defaults", "index",
+        "losses", "models",
     },
     "serving": {"serving", "checkpoint", "compat", "defaults", "index", "models"},
     "settings": set(),
-    "config": {"settings"},
+    "bucket_options": {"settings"},
+    "config": {"settings", "bucket_options"},
     "compat": set(),
     "defaults": set(),
     "checkpoint": set(),
     "spawning": {"compat"},
+    "value_checks": {"settings"},
 }  # fmt: skip
 RECBOLE_IN = {
     "models", "evaluation", "data/dataset", "data/history", "data/logged", "data/sequences", "data/presplit",
-    "data/atomic_files", "plugin", "compat", "checkpoint", "quick_start",
+    "data/atomic_files", "data/item_floats", "value_checks", "plugin", "compat", "checkpoint", "quick_start",
     "serving", "benchmarks",
 }  # fmt: skip
 

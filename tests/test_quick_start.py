@@ -22,12 +22,51 @@ from tests import worlds
         (["--topk=[10,38]"], "topk: [10, 38] exceeds the catalogue's 37 items"),
         (["--resume_from=none.pth", "--epochs=1", "--topk=5"], "none.pth: no such checkpoint"),
         (["--resume_from=cut.pth", "--epochs=1", "--topk=5"], "cut.pth: not a readable checkpoint"),
+        (
+            ["--topk=[5]"],
+            "valid_metric: NDCG@10 is not measured; measured are metrics ['Recall', 'MRR', 'NDCG']",
+        ),
+        (["--topk=[]"], "topk: must name at least one, got []"),
+        (["--valid_metric=Recall"], "valid_metric: 'Recall' needs a cut-off from 1, as Recall@10"),
+        (["--metrics=['Recall', 'NDGC']"], "metrics: RecBole has no metric 'NDGC' (did you mean 'NDCG'?)"),
+        (["--learning_rate=fast"], "learning_rate: must be a number, got 'fast'"),
+        (["--epochs=2.5"], "epochs: must be a whole number from 0, got 2.5"),
+        (["--seed=abc"], "seed: must be a whole number from 0, got 'abc'"),
+        (["--model=SASRec", "--load_col=None", "--topk=[5]"], "valid_metric: MRR@10 is not measured"),
+        (
+            ["--model=SASRec", "--metrics=Recal"],
+            "metrics: RecBole has no metric 'Recal' (did you mean 'Recall'?)",
+        ),
+        (["--learner=adagrat"], "learner: 'adagrat' is not known (did you mean 'adagrad'?)"),
+        (
+            ["--clip_grad_norm={'max_nrm': 5}"],
+            "clip_grad_norm: 'max_nrm' is not known (did you mean 'max_norm'?)",
+        ),
+        (["--clip_grad_norm={'norm_type': 1}"], "clip_grad_norm: needs max_norm, got {'norm_type': 1}"),
+        (["--user_inter_num_interval=[99,inf)"], "Some feat is empty, please check the filtering settings."),
+        (["--val_interval={'nothing': '[1,2]'}"], "Field [nothing] not defined in dataset."),
+        (
+            ["--eval_args={'split': {'XX': 1}, 'order': 'TO', 'group_by': 'user'}"],
+            "method [XX] has not been implemented",
+        ),
         (["--nproc=0"], "nproc: must be at least 1, got 0"),
         (["--clip_grad_norm=5"], "clip_grad_norm: must be dict, got 5"),
         (["--attributes={'timestamp': None}"], "attributes: 'timestamp' is the time itself (TIME_FIELD)"),
         (
             ["--attributes={'time_gap': {'n_buckets': '5'}}"],
             "attributes: time_gap: n_buckets must be a number",
+        ),
+        (
+            ["--attributes={'time_gap': {'n_buckets': 0.5, 'maximum': 9.0, 'scale': 'log'}}"],
+            "attributes: time_gap: n_buckets must be a whole number, got 0.5",
+        ),
+        (
+            ["--attributes={'time_gap': {'n_buckets': 5, 'maximum': float('inf'), 'scale': 'log'}}"],
+            "attributes: time_gap: maximum must be positive and finite, got inf",
+        ),
+        (
+            ["--attributes={'time_gap': {'n_buckets': 5, 'missing_value': 'x'}}"],
+            "attributes: time_gap: missing_value must be a number, or ~ for none, got 'x'",
         ),
         (
             ["--attributes={time_gap: {n_buckets: 5}}"],

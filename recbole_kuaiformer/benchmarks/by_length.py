@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recbole.data.dataset import Dataset
+from recbole.utils.argument_list import dataset_arguments
 
-from recbole_kuaiformer import compat
 from recbole_kuaiformer.benchmarks import significance, tables
+from recbole_kuaiformer.benchmarks.comparison_settings import configuration
 from recbole_kuaiformer.benchmarks.comparison_tables import title
+from recbole_kuaiformer.benchmarks.setting_checks import check_files
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
 from recbole_kuaiformer.config import READINGS
 from recbole_kuaiformer.settings import SettingsError
@@ -36,13 +39,15 @@ class Bin:
 
     Attributes:
         above: exclusive; upto: inclusive, None for no bound.
-        users: how many there are.
+        users: how many there are of any model.
+        fewer: how many a model has, where it has fewer.
         values: by model and metric, the mean over them and the seeds; None of nobody.
     """
 
     above: int
     upto: int | None
     users: int
+    fewer: dict[str, int]
     values: dict[str, dict[str, float | None]]
 
     @property
@@ -82,7 +87,7 @@ def bins(
     tested = sorted({user for models in found.values() for values in models.values() for user, _ in values})
     if missing := [user for user in tested if user not in lengths]:
         raise SettingsError(
-            f"--data_path: user {missing[0]!r} of the ranks is not in the file of interactions"
+            f"--data_path: user {missing[0]!r} of the ranks is not among the filtered interactions"
         )
     result = []
     for above, upto in pairwise([-1, *edges, None]):
@@ -91,40 +96,47 @@ def bins(
             user for user in tested if lengths[user] > above and (upto is None or lengths[user] <= upto)
         }
         means: dict[str, dict[str, float | None]] = {}
+        fewer: dict[str, int] = {}
         for metric, models in found.items():
             for name, values in models.items():
                 of_bin = [value for (user, _), value in values.items() if user in inside]
                 means.setdefault(name, {})[metric] = float(np.mean(of_bin)) if of_bin else None
-        result.append(Bin(above, upto, len(inside), means))
+                if len(of_bin) < len(inside):
+                    fewer[name] = len(of_bin)
+        result.append(Bin(above, upto, len(inside), fewer, means))
     return result
 
 
-def history_lengths(file: Path, *, resolved: Mapping[str, Any]) -> dict[str, int]:
+def history_lengths(row: Mapping[str, Any], *, data_path: str) -> dict[str, int]:
     """Items before each user's last one, which is the target, by the user's token.
 
+    Counted after the filters of the run, as it saw the data.
+
     Args:
-        file: .inter.
-        resolved: the settings of a run that read it.
+        row: a run of the table.
+        data_path: folder of the datasets.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        SettingsError: it has no column of users, or another encoding than the run's settings have.
+        SettingsError: the dataset is not there, has no column of users, or another encoding than the run's
+            settings have.
     """
-    user = resolved["USER_ID_FIELD"]
-    form = {
-        "delimiter": resolved["field_separator"],
-        "encoding": resolved.get("encoding", "utf-8"),
-        "engine": "python",
-    }
+    resolved = row["resolved"]
+    given = {key: resolved[key] for key in (*dataset_arguments, "encoding") if key in resolved}
+    config = configuration("Pop", row["dataset"], given={**given, "data_path": data_path})
+    check_files(config)
+    place, user = config["data_path"], config["USER_ID_FIELD"]
     try:
-        head = compat.read_csv(file, nrows=0, **form).columns
-        columns = [column for column in head if column.partition(":")[0] == user]
-        if not columns:
-            raise SettingsError(f"{file}: no column {user!r} (USER_ID_FIELD) among {[*head]}")
-        users = compat.read_csv(file, usecols=columns, dtype=str, **form)[columns[0]]
+        dataset = Dataset(config)
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{file}: not in the run's encoding {form['encoding']!r} ({error})") from error
-    return {str(name): int(n) - 1 for name, n in users.value_counts().items()}
+        raise SettingsError(
+            f"{place}: not in the run's encoding {config['encoding'] or 'utf-8'!r} ({error})"
+        ) from error
+    except KeyError as error:
+        if error.args != (user,):
+            raise
+        raise SettingsError(f"{place}: the interactions have no column {user!r} (USER_ID_FIELD)") from error
+    users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].to_numpy())
+    return {str(name): n - 1 for name, n in Counter(users.tolist()).items()}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -146,8 +158,8 @@ def look(args: argparse.Namespace) -> list[Bin]:
     """The bins of a parsed command line.
 
     Raises:
-        FileNotFoundError: the file of results or of interactions is not there.
-        SettingsError: an option is wrong, or no run has saved ranks.
+        FileNotFoundError: the file of results is not there.
+        SettingsError: an option is wrong, the dataset is not there, or no run has saved ranks.
     """
     edges = args.edges
     if edges[0] < 0 or any(high <= low for low, high in pairwise(edges)):
@@ -170,9 +182,8 @@ def look(args: argparse.Namespace) -> list[Bin]:
     left_out = sorted({row["name"] for row in rows} - runs.keys())
     if left_out:
         print(f"without saved ranks, and left out: {', '.join(left_out)}")
-    (dataset,) = datasets
-    resolved = next(row["resolved"] for row in rows if row["name"] in runs and "failed" not in row)
-    lengths = history_lengths(Path(args.data_path) / dataset / f"{dataset}.inter", resolved=resolved)
+    first = next(row for row in rows if row["name"] in runs and "failed" not in row)
+    lengths = history_lengths(first, data_path=args.data_path)
     return bins(runs, lengths=lengths, edges=edges, metrics=args.metrics, history=args.history)
 
 
@@ -206,6 +217,9 @@ def as_markdown(found: Sequence[Bin], *, command: str, history: str) -> str:
         f"# By length of history\n\n`{command}`",
         f"Items of a user before the target; history {history}; means over users, each averaged over seeds.",
     ]
+    fewer = [f"{name} has {n} of {one.name}" for one in found for name, n in one.fewer.items()]
+    if fewer:
+        parts.append(f"**Not the same users of every model**: {'; '.join(fewer)}.")
     for metric in metrics:
         body = [[name, *(_cell(one.values[name][metric]) for one in found)] for name in names]
         parts.append(f"## {title(metric)}\n\n{tables.table(head, body)}")

@@ -194,6 +194,7 @@ def row(case: dict[str, Any]) -> Row:
         "cuda_peak_mib": run.cuda_peak_mib,
         "parameters": sum(values.numel() for values in run.model.parameters()),
         "test_users": run.users,
+        "items": run.train_data._dataset.item_num - 1,
         "user_mflops": user_mflops(run),
         "per_user": bool(case["per_user"]),
         "has_ranks": run.has_ranks,

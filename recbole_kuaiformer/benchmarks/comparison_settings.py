@@ -197,15 +197,16 @@ def _known(given: Mapping[str, Any], known: set[str], *, but_none: bool = False)
 
 
 def fitting(base: Any) -> dict[str, Any]:
-    """``load_col`` with the time, without which there is no order: RecBole's default columns leave it out.
+    """``load_col`` of all columns where the time is not among them, without which there is no order.
+
+    RecBole's default columns leave the time out, and the items' file, which decides what the catalogue is
+    and which interactions stay: models of this package read all of both where nothing else is said.
 
     Args:
         base: the configuration that would be without; empty where it loads the time already.
     """
     columns = (base["load_col"] or {}).get("inter")
-    if columns is None or base["TIME_FIELD"] in columns:
-        return {}
-    return {"load_col": {**base["load_col"], "inter": [*columns, base["TIME_FIELD"]]}}
+    return {} if columns is None or base["TIME_FIELD"] in columns else {"load_col": None}
 
 
 def _can_be_on_the_log(base: Any) -> bool:

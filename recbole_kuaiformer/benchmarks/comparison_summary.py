@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -103,28 +104,31 @@ def shown_metrics(found: Iterable[Line]) -> list[str]:
 def warnings(rows: Rows) -> list[str]:
     """What makes the numbers of a dataset not comparable, or less so; empty where nothing does."""
     finished = [row for row in rows if "failed" not in row]
-    said = []
-    users = {row["name"]: row["test_users"] for row in finished}
-    if len(set(users.values())) > 1:
-        said.append(f"The models were tested on different users: {_listed(users)}.")
-    lengths = {
-        row["name"]: row["resolved"].get("MAX_ITEM_LIST_LENGTH")
+    reads_lists = [
+        row
         for row in finished
         if row["valid_reading"] == row["resolved"]["evaluate_history"] or len(row["readings"]) > 1
+    ]
+    may_differ: dict[str, dict[str, Any]] = {
+        "The models were tested on different users: {}.": {
+            row["name"]: row["test_users"] for row in finished
+        },
+        "The models ranked catalogues of different size: {}.": {
+            row["name"]: row["items"]
+            for row in finished
+            if "items" in row  # earlier runs do not say
+        },
+        "The models read histories of different length: {}. `--set MAX_ITEM_LIST_LENGTH=…` gives all of "
+        "them one.": {row["name"]: row["resolved"].get("MAX_ITEM_LIST_LENGTH") for row in reads_lists},
+        "The models have different numbers of seeds: {}.": Counter(row["name"] for row in finished),
     }
-    if len(set(lengths.values())) > 1:
-        said.append(
-            f"The models read histories of different length: {_listed(lengths)}. "
-            "`--set MAX_ITEM_LIST_LENGTH=…` gives all of them one."
-        )
-    seeds = {row["name"]: sum(one["name"] == row["name"] for one in finished) for row in finished}
-    if len(set(seeds.values())) > 1:
-        said.append(f"The models have different numbers of seeds: {_listed(seeds)}.")
+    said = [text.format(_listed(of)) for text, of in may_differ.items() if len(set(of.values())) > 1]
     if any(row["readings"].keys() != {*READINGS} for row in finished):
         partial = dict.fromkeys(row["name"] for row in finished if row["readings"].keys() != {*READINGS})
         said.append(
             f"{', '.join(partial)}: no numbers with history kept; RecBole always leaves a user's history out "
-            "of the ranking of models that are not sequential, in validation too."
+            "of the ranking of models that are not sequential, in validation too. It orders "
+            "theirs by times of 32 bits, so that some users may be asked for another item."
         )
     for file in dict.fromkeys(row["published"] for row in finished if "published" in row):
         seeds_of: dict[str, list[str]] = {}

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from recbole_kuaiformer import defaults
-from recbole_kuaiformer.benchmarks.setting_checks import is_whole
 from recbole_kuaiformer.settings import SettingsError
+from recbole_kuaiformer.value_checks import is_whole
 
 NEEDED = ("title", "question", "datasets", "runs")
 KEYS = (*NEEDED, "base", "seeds", "max_epochs", "params", "common", "curves", "metrics")

@@ -28,9 +28,10 @@ from recbole_kuaiformer.benchmarks.comparison_settings import (
     known_keys,
     no_arguments,
 )
-from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_measured, check_values
+from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_values
 from recbole_kuaiformer.quick_start import USER_ERRORS, fail, run
 from recbole_kuaiformer.settings import SettingsError
+from recbole_kuaiformer.value_checks import check_measured
 
 Results = list[dict[str, Any]]
 

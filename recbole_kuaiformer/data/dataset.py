@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from recbole.data.dataloader import TrainDataLoader
+from recbole.data.dataloader import NegSampleEvalDataLoader, TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
@@ -31,6 +31,7 @@ __all__ = [
     "TIME_GAP",
     "DataError",
     "RetrievalDataset",
+    "SampledEvaluationDataLoader",
     "WindowDataLoader",
 ]
 
@@ -51,6 +52,7 @@ class RetrievalDataset(LoggedDataset):
     """
 
     is_augmented = False  # pre-split files that bring their histories along
+    is_as_wide_as_can_be = False  # whether batches are padded to MAX_ITEM_LIST_LENGTH
 
     def __init__(self, config: Any) -> None:
         self._raw_floats: dict[tuple[str, str], npt.NDArray[Any]] = {}
@@ -147,6 +149,8 @@ class RetrievalDataset(LoggedDataset):
 
     def _of_histories(self, rows: IntArray, *, ends: IntArray) -> Interaction:
         """The same of the given rows before ``ends``, [B, L], padded on the right with −1."""
+        if self.is_as_wide_as_can_be:
+            rows = np.pad(rows, ((0, 0), (0, self.max_item_list_len - rows.shape[1])), constant_values=-1)
         columns: dict[str, npt.NDArray[Any]] = {self.iid_field: self.log.item_ids}
         wanted = AttributeSettings.read(self.config).attributes
         columns |= {name: self.log.columns[name] for name in wanted if name in self.log.columns}
@@ -282,6 +286,18 @@ class WindowDataLoader(TrainDataLoader):
             return batches
         rank, world_size = torch.distributed.get_rank(), self.config["world_size"]
         return (batch.share(rank, world_size=world_size) for batch in batches)
+
+
+class SampledEvaluationDataLoader(NegSampleEvalDataLoader):
+    """RecBole's loader for ranking among sampled items, which fetches users one by one and joins them.
+
+    Histories are padded to MAX_ITEM_LIST_LENGTH, or those of different users would not fit together.
+    """
+
+    def __init__(self, config: Any, dataset: RetrievalDataset, sampler: Any, shuffle: bool = False) -> None:
+        wide = copy.copy(dataset)
+        wide.is_as_wide_as_can_be = True
+        super().__init__(config, wide, sampler, shuffle=shuffle)
 
 
 class WindowBatch(Interaction):

@@ -98,6 +98,16 @@ def _embedding(attribute: Attribute, *, size: int) -> nn.Module:
     return (VectorProjection if attribute.kind == "vector" else AttributeEmbedding)(attribute, size=size)
 
 
+def module_name(attribute: str) -> str:
+    """The name an attribute's module has: its own, unless torch forbids that, or has it itself.
+
+    >>> module_name("watch_time"), module_name("cat.main"), module_name("type")
+    ('watch_time', 'cat%2Emain', '%type')
+    """
+    name = attribute.replace("%", "%25").replace(".", "%2E")
+    return f"%{name}" if hasattr(nn.ModuleDict(), name) else name
+
+
 class ItemTokens(nn.Module):
     """t_i = MLP([x_i, f_i]), D wide (Eq. 3 and 5); without attributes t_i = x_i and no MLP is built.
 
@@ -134,10 +144,13 @@ class ItemTokens(nn.Module):
         nn.init.normal_(self.ids.weight, std=item_std or hidden_size**-0.5)
         with torch.no_grad():
             self.ids.weight[0].zero_()
-        self.embeddings = nn.ModuleDict({a.name: _embedding(a, size=attribute_size) for a in attributes})
+        self.names = tuple(a.name for a in attributes)
+        self.embeddings = nn.ModuleDict(
+            {module_name(a.name): _embedding(a, size=attribute_size) for a in attributes}
+        )
         self.of_item = tuple(a.name for a in attributes if a.source == "item")
         for name in self.of_item:
-            self.register_buffer(f"item_{name}", item_values[name])
+            self.register_buffer(f"item_{module_name(name)}", item_values[name])
         width = attribute_size * len(attributes)
         self.mlp = _mlp(hidden_size + width, hidden_size, from_zero=residual) if attributes else None
         self.target_mlp = (
@@ -155,8 +168,8 @@ class ItemTokens(nn.Module):
         if self.mlp is None:
             return vectors  # type: ignore[no-any-return]
         parts = [
-            embedding(self._of_item(name, item_ids) if name in self.of_item else values[name])
-            for name, embedding in self.embeddings.items()
+            self.embedding(name)(self._of_item(name, item_ids) if name in self.of_item else values[name])
+            for name in self.names
         ]
         mixed: Tensor = self.mlp(torch.cat([vectors, *parts], dim=-1))
         return vectors + mixed if self.residual else mixed
@@ -178,11 +191,15 @@ class ItemTokens(nn.Module):
         """
         if self.target_mlp is None:
             raise ValueError("target_attributes: the target side was built without attributes")
-        parts = [self.embeddings[name](values[name]) for name in self.of_item]
+        parts = [self.embedding(name)(values[name]) for name in self.of_item]
         return self.target_mlp(torch.cat(parts, dim=-1))  # type: ignore[no-any-return]
 
+    def embedding(self, name: str) -> nn.Module:
+        """What makes vectors of an attribute's values."""
+        return self.embeddings[module_name(name)]
+
     def _of_item(self, name: str, item_ids: Tensor) -> Tensor:
-        return self.get_buffer(f"item_{name}")[item_ids]
+        return self.get_buffer(f"item_{module_name(name)}")[item_ids]
 
 
 def _mlp(size: int, hidden_size: int, *, from_zero: bool) -> nn.Module:

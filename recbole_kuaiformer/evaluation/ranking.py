@@ -20,6 +20,7 @@ from recbole_kuaiformer.index.choose import INDEXES, build_index
 from recbole_kuaiformer.index.multi_interest import Exclusions
 from recbole_kuaiformer.models.dot_product import DotProductModel, check_scores, dot_product_model
 from recbole_kuaiformer.settings import SettingsError
+from recbole_kuaiformer.value_checks import check_measured
 
 CHECKED_USERS = 16  # rows of the first batch on which vectors must give the model's own scores
 
@@ -96,8 +97,14 @@ class IndexRanking:
         return None
 
     def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """RecBole's fit; the checkpoint's configuration also holds the dataset's fingerprint."""
+        """RecBole's fit; the checkpoint's configuration also holds the dataset's fingerprint.
+
+        Raises:
+            SettingsError: valid_metric is not among what validation will measure.
+        """
         recbole: Any = super()
+        if (args[0] if args else kwargs.get("valid_data")) and self.config["eval_step"] > 0:
+            check_measured(self.config)
         self.config[FINGERPRINT] = fingerprint(train_data.dataset)
         return recbole.fit(train_data, *args, **kwargs)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,23 @@ def check_same_run(saved: dict[str, Any], mine: dict[str, Any], *, path: Path) -
                 f"{key} is {mine.get(key)!r} but was {saved.get(key)!r} in {path}: "
                 "the run will not equal an uninterrupted one"
             )
+
+
+@contextmanager
+def fitting(path: Path, *, differing: Sequence[str]) -> Iterator[None]:
+    """Within the block weights of a checkpoint are loaded; they must be of the model that there is.
+
+    Args:
+        path: the checkpoint.
+        differing: lines of ``check_same_run``.
+
+    Raises:
+        CheckpointError: they are not; names what is set otherwise.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        what = "; ".join(differing) or "no setting differs"
+        raise checkpoint.CheckpointError(
+            f"{path}: its weights are not of this model ({what}); resume with its own settings"
+        ) from error

@@ -25,7 +25,7 @@ from recbole_kuaiformer.evaluation.averaging import AveragedWeights
 from recbole_kuaiformer.evaluation.optimizer import adam
 from recbole_kuaiformer.evaluation.random_state import random_state, restore
 from recbole_kuaiformer.evaluation.ranking import IndexRanking
-from recbole_kuaiformer.evaluation.resuming import check_same_run
+from recbole_kuaiformer.evaluation.resuming import check_same_run, fitting
 from recbole_kuaiformer.evaluation.schedule import recompute, schedule
 from recbole_kuaiformer.losses import processes
 from recbole_kuaiformer.settings import SettingsError
@@ -320,12 +320,14 @@ class RetrievalTrainer(IndexRanking, Trainer):
 
         Raises:
             FileNotFoundError: the checkpoint, or the best epoch's file beside it, is not there.
-            CheckpointError: the file is no readable checkpoint, or is of another model.
+            CheckpointError: the file is no readable checkpoint, or is of another model, or of one that
+                settings make another.
         """
         path = Path(resume_file)
         state = checkpoint.load(path, device=self.device)
         mine = checkpoint.plain_config(self.config)["final"]
-        for line in check_same_run(state["config"]["final"], mine, path=path):
+        differing = [*check_same_run(state["config"]["final"], mine, path=path)]
+        for line in differing:
             self.logger.warning(line)
         best = path.with_name(state["best_model_file"])
         if not best.is_file():
@@ -339,9 +341,10 @@ class RetrievalTrainer(IndexRanking, Trainer):
         self.best_valid_result = state["best_valid_result"]
         self.train_loss_dict = dict(state["train_loss"])
         self.is_finished = state["is_finished"]
-        self.model.load_state_dict(state["state_dict"])
-        self.model.load_other_parameter(state["other_parameter"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        with fitting(path, differing=differing):
+            self.model.load_state_dict(state["state_dict"])
+            self.model.load_other_parameter(state["other_parameter"])
+            self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:  # the rate of this run, which a schedule starts from
             group["lr"] = group["initial_lr"] = self.learning_rate
         self._steps = state.get("steps", UNKNOWN_STEPS)

@@ -8,7 +8,8 @@ import torch
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
-from recbole_kuaiformer.config import BUCKET_KEYS, AttributeSettings
+from recbole_kuaiformer.bucket_options import BUCKET_KEYS
+from recbole_kuaiformer.config import AttributeSettings
 from recbole_kuaiformer.data.dataset import TIME_GAP, RetrievalDataset
 from recbole_kuaiformer.encoders.features import Attribute
 from recbole_kuaiformer.settings import SettingsError

@@ -8,7 +8,8 @@ from typing import Any
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_kuaiformer.config import BUCKET_KEYS, WindowSettings, check_buckets
+from recbole_kuaiformer.bucket_options import BUCKET_KEYS, check_buckets
+from recbole_kuaiformer.config import WindowSettings
 from recbole_kuaiformer.encoders.item_compression import fit_layout, geometric_groups
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
 from recbole_kuaiformer.models.attributes import continuous

@@ -156,7 +156,7 @@ class HistoryReader:
         Raises:
             RequestError: a value of a continuous attribute is no number, or a vector is too long.
         """
-        attribute = self.model.tokens.embeddings[name].attribute
+        attribute = self.model.tokens.embedding(name).attribute
         kind = attribute.kind
         if kind == "vector":
             vectors = [[_vector(value, attribute.n_values, name) for value in row] for row in rows]

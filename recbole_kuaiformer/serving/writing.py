@@ -11,7 +11,6 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from recbole.quick_start import load_data_and_model
 from recbole.utils import FeatureSource, FeatureType, ModelType
@@ -244,9 +243,8 @@ def _decoded(dataset: Any, field: str) -> list[Any]:
     if kind == FeatureType.TOKEN_SEQ:
         names = dataset.field2id_token[field]
         return [[str(names[i]) for i in row if i] for row in values.tolist()]
-    if hasattr(dataset, "raw_floats") and kind == FeatureType.FLOAT:
-        values = torch.from_numpy(dataset.raw_floats(field))
-    return [None if isinstance(v, float) and np.isnan(v) else v for v in values.tolist()]
+    as_they_came = getattr(dataset, "item_floats", {})  # not of a dataset that was saved without
+    return list(as_they_came.get(field, values.tolist()))
 
 
 def _added_items(folder: Path) -> set[str] | None:

@@ -58,7 +58,7 @@ def test_nobody_is_no_number_and_a_user_without_a_length_is_an_error():
     found = by_length.bins({"one": [ranks(1)]}, lengths=some_lengths(), edges=[100], metrics=["mrr@3"])
     assert (found[1].users, found[1].values) == (0, {"one": {"mrr@3": None}})
     assert "| n/a |" in by_length.as_markdown(found, command="x", history="masked")
-    with pytest.raises(SettingsError, match="user 'u7' of the ranks is not in"):
+    with pytest.raises(SettingsError, match="user 'u7' of the ranks is not among"):
         by_length.bins(
             {"one": [ranks(1)]}, lengths={u: 1 for u in some_lengths() if u != "u7"}, metrics=["mrr@3"]
         )
@@ -67,7 +67,10 @@ def test_nobody_is_no_number_and_a_user_without_a_length_is_an_error():
 @pytest.fixture
 def files(tmp_path):
     """A comparison's folder with two runs, one of which saved ranks, and its data."""
-    resolved = {"field_separator": "\t", "USER_ID_FIELD": "who"}
+    resolved = {
+        "USER_ID_FIELD": "who", "ITEM_ID_FIELD": "item", "TIME_FIELD": "time", "load_col": None,
+        "val_interval": {"time": "(0,inf)"},
+    }  # fmt: skip
     rows = [
         {"name": "one", "seed": 1, "dataset": "d", "folder": "runs/a", "resolved": resolved},
         {"name": "two", "seed": 1, "dataset": "d", "folder": "runs/b", "resolved": resolved},
@@ -76,8 +79,9 @@ def files(tmp_path):
     (tmp_path / "out" / "runs" / "a").mkdir(parents=True)
     ranks(1).save(tmp_path / "out" / "runs" / "a" / "ranks.npz")
     (tmp_path / "out" / "d.json").write_text(json.dumps({"models": [], "runs": rows}))
-    lines = [f"i{n}\t{user}\t{n}" for user, length in some_lengths().items() for n in range(length + 1)]
+    lines = [f"i{n}\t{user}\t{n + 1}" for user, length in some_lengths().items() for n in range(length + 1)]
     (tmp_path / "data" / "d").mkdir(parents=True)
+    lines += ["i99\tu3\t0", "i99\tu4\t0"]  # which the run filters out
     text = "\n".join(["item:token\twho:token\ttime:float", *lines])
     (tmp_path / "data" / "d" / "d.inter").write_text(text + "\n")
     return tmp_path
@@ -118,7 +122,7 @@ def test_the_command_line_writes_the_table(files, capsys):
         ({"metrics": "recall@0"}, "--metrics: 'recall@0'"),
         ({"results": "none.json"}, "none.json: no such file"),
         ({"runs": "nowhere"}, "--runs: nowhere has no ranks.npz of a run of"),
-        ({"data_path": "nowhere"}, "nowhere/d/d.inter"),
+        ({"data_path": "nowhere"}, "dataset d: nowhere/d is not there"),
     ],
 )
 def test_mistakes(files, capsys, more, says):
@@ -144,8 +148,19 @@ def test_a_file_that_is_no_table_is_named(files, capsys, text, says):
 def test_a_file_is_read_in_the_encoding_of_the_run(files):
     file = files / "data" / "d" / "d.inter"
     file.write_bytes("who:token\titem:token\né\t1\né\t2\n".encode("latin-1"))
-    resolved = {"field_separator": "\t", "USER_ID_FIELD": "who", "encoding": "latin-1"}
-    assert by_length.history_lengths(file, resolved=resolved) == {"é": 1}
+    resolved = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "item", "encoding": "latin-1", "load_col": None}
+    row = {"dataset": "d", "resolved": resolved}
+    assert by_length.history_lengths(row, data_path=str(files / "data")) == {"é": 1}
+
+
+def test_models_that_have_fewer_users_are_said():
+    few = ranks(3)
+    some = few.users != "u7"
+    few = UserRanks(few.users[some], few.items[some], {name: r[some] for name, r in few.ranks.items()})
+    lengths = dict.fromkeys(some_lengths(), 3)
+    found = by_length.bins({"one": [ranks(1)], "two": [few]}, lengths=lengths, edges=[5], metrics=["mrr@3"])
+    assert found[0].fewer == {"two": N_USERS - 1}
+    assert f"two has {N_USERS - 1} of 0 to 5" in by_length.as_markdown(found, command="x", history="masked")
 
 
 def test_a_model_of_which_a_finished_run_has_no_ranks_is_left_out(files, capsys):
@@ -164,10 +179,10 @@ def test_a_model_of_which_a_finished_run_has_no_ranks_is_left_out(files, capsys)
 def test_a_file_in_another_encoding_is_named(files, capsys):
     (files / "data" / "d" / "d.inter").write_bytes("who:token\titem:token\né\t1\n".encode("latin-1"))
     assert by_length.main(arguments(files)) == 2
-    assert "d.inter: not in the run's encoding 'utf-8'" in capsys.readouterr().err
+    assert ": not in the run's encoding 'utf-8'" in capsys.readouterr().err
 
 
 def test_a_file_of_interactions_without_users_is_named(files, capsys):
     (files / "data" / "d" / "d.inter").write_text("item:token\n1\n")
     assert by_length.main(arguments(files)) == 2
-    assert "d.inter: no column 'who' (USER_ID_FIELD) among ['item:token']" in capsys.readouterr().err
+    assert ": the interactions have no column 'who' (USER_ID_FIELD)" in capsys.readouterr().err

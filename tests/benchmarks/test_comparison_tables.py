@@ -154,12 +154,13 @@ def test_markdown_says_what_is_missing_and_what_failed():
     [
         ({"users": 8}, "different users: A 9, B 8"),
         ({"length": 200}, "different length: A 50, B 200"),
+        ({"items": 140}, "catalogues of different size: A 149, B 140"),
         ({}, None),
     ],
 )
 def test_what_is_not_comparable_is_said(change, said):
     both = {"kept": values(0.1), "masked": values(0.1)}
-    found = warnings([run("A", 1, **both), run("B", 1, **both, **change)])
+    found = warnings([run("A", 1, **both, items=149), run("B", 1, **{"items": 149, **both, **change})])
     assert [said in line for line in found] == ([True] if said else [])
 
 

@@ -153,3 +153,24 @@ def test_a_vector_goes_through_its_linear_layer_and_a_missing_one_has_its_own():
     assert torch.equal(out[1, 2], projection.missing)
     torch.testing.assert_close(out[0, 1], weight @ values[0, 1] + bias)
     torch.testing.assert_close(out[2, 0], weight[:, :3] @ values[2, 0, :3] + bias)  # cut short: zeros follow
+
+
+def test_attributes_may_have_any_name():
+    """Those that torch's modules have themselves, or forbid, are told apart."""
+    names = ("type", "%type", "cat.main", "cat%2Emain", "values", "plain_name")
+    attributes = tuple(Attribute(name, "discrete", "item", 4) for name in names)
+    columns = {name: torch.arange(N) % 4 for name in names}
+    tokens = ItemTokens(
+        N, hidden_size=D, attributes=attributes, item_values=columns, attribute_size=3, target_attributes=True
+    )
+    ids = torch.tensor([[3, 5]])
+    before = tokens(ids, values={})
+    assert len({id(tokens.embedding(name)) for name in names}) == len(names)
+    for name in names:
+        kept = tokens.embedding(name).table.weight.detach().clone()
+        with torch.no_grad():
+            tokens.embedding(name).table.weight += 1
+        assert not torch.equal(tokens(ids, values={}), before), name
+        with torch.no_grad():
+            tokens.embedding(name).table.weight.copy_(kept)
+    assert {"item_plain_name", "embeddings.plain_name.table.weight"} <= tokens.state_dict().keys()

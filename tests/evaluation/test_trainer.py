@@ -86,6 +86,21 @@ def test_a_finished_run_is_not_trained_further_and_more_epochs_are(path):
     assert sorted(more.train_loss_dict) == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({"n_layers": 2}, "n_layers is 2 but was 1"), ({"hidden_size": 8}, "hidden_size is 8")],
+)
+def test_a_checkpoint_of_another_shape_is_refused_and_what_differs_named(path, other, named):
+    trainer, train, valid, _ = prepare(path, epochs=1)
+    trainer.fit(train, valid)
+    last = trainer.last_checkpoint
+    again, train, valid, _ = prepare(path, epochs=2, resume_from=str(last), **other)
+    with pytest.raises(
+        checkpoint.CheckpointError, match=f"{last}: its weights are not of this model.*{named}"
+    ):
+        again.fit(train, valid)
+
+
 def test_checkpoints_load_with_the_safe_loader_and_through_recbole(path):
     config = worlds.small(path, "cyclic", epochs=2, save_dataset=True, save_dataloaders=True)
     result = run_recbole(model="KuaiFormer", dataset="cyclic", config_dict=config)

@@ -205,15 +205,19 @@ def _hand_made(ids, n):
 
 
 @pytest.mark.parametrize("mode", ["full", "uni50"])
-def test_sampled_evaluation_works_too(model_name, cyclic, mode):
+def test_sampled_evaluation_works_too(model_name, tmp_path, monkeypatch, mode):
+    """Of users whose histories differ in length."""
+    worlds.at_home(monkeypatch, tmp_path)
+    rows = [(user, (user + t) % 60, t) for user in range(70) for t in range(3 + user % 12)]
+    path = worlds.write(tmp_path / "data", "ragged", rows)
     config = worlds.small_for(
         model_name,
-        cyclic,
-        "cyclic",
+        path,
+        "ragged",
         epochs=1,
         eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode},
     )
-    result = run_recbole(model=model_name, dataset="cyclic", config_dict=config)
+    result = run_recbole(model=model_name, dataset="ragged", config_dict=config)
     assert np.isfinite([*result["test_result"].values()]).all()
 
 

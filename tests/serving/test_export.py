@@ -149,6 +149,24 @@ def test_recboles_own_sequential_models_are_exported_too(tmp_path, monkeypatch, 
         assert dict(zip(result.tokens[row], result.scores[row])) == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["KuaiFormer", "SASRec"])
+def test_item_floats_are_exported_as_they_came(name, tmp_path, monkeypatch):
+    """A missing one is null, not the mean that RecBole trains with; nothing is normalised."""
+    worlds.at_home(monkeypatch, tmp_path)
+    rows = [(user, item, t) for user in range(9) for t, item in enumerate(range(user, user + 8))]
+    items = ["item_id:token\tprice:float\tvector:float_seq"]
+    items += [f"{i}\t{'' if i % 3 == 0 else 10 + i}\t{'' if i % 4 == 0 else f'{i}.5 2'}" for i in range(16)]
+    path = worlds.write(tmp_path / "data", "priced", rows, items=items)
+    export(trained(name, path, "priced"), "out")
+    catalogue = Retriever.load("out").catalogue
+    for token, price, vector in zip(
+        catalogue.tokens[1:], catalogue.columns["price"], catalogue.columns["vector"], strict=True
+    ):
+        i = int(token)
+        assert price == (None if i % 3 == 0 else 10 + i)
+        assert vector == (None if i % 4 == 0 else [i + 0.5, 2.0])
+
+
 def test_no_file_is_unpickled(out, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("unpickled")
