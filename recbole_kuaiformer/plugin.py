@@ -34,7 +34,7 @@ from recbole_kuaiformer.evaluation.ranking import IndexRanking
 from recbole_kuaiformer.evaluation.settings import EvaluationSettings
 from recbole_kuaiformer.evaluation.trainer import RetrievalTrainer
 from recbole_kuaiformer.settings import check_known_keys
-from recbole_kuaiformer.value_checks import check_values
+from recbole_kuaiformer.value_checks import check_valid_metric, check_values
 
 MODELS = {
     "KuaiFormer": "recbole_kuaiformer.models.kuaiformer",
@@ -112,6 +112,7 @@ def _with_our_properties(load: Any) -> Any:
         if model in MODELS:
             ours = defaults.of_model(model) | dataset_keys
             self.internal_config_dict.update(ours)
+            _check_valid_metric(self)
             self.parameters["Our"] = [key for key in ours if key not in _listed(self)]
             return
         if not _has_properties_of_its_own(dataset):
@@ -121,6 +122,13 @@ def _with_our_properties(load: Any) -> Any:
         _drop_negatives_that_ce_forbids(self)
 
     return load_internal_config_dict
+
+
+def _check_valid_metric(config: Config) -> None:
+    """That of this package's models, before anything is read; RecBole's are checked where they train."""
+    given = {**config.internal_config_dict, **config.external_config_dict}
+    metrics = given["metrics"]
+    check_valid_metric(given["valid_metric"], metrics=metrics if isinstance(metrics, list) else [metrics])
 
 
 def _listed(config: Config) -> set[str]:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{args.dataset}: not under data_path, and RecBole could not download it ({error.reason}); "
             f"put its files into <data_path>/{args.dataset}/"
         )
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, TypeError, RuntimeError) as error:
         if not _is_a_check_of_recboles(error):
             raise
         where = f" Set --data_path to the folder that holds {args.dataset}/."
@@ -78,11 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_a_check_of_recboles(error: Exception) -> bool:
-    """Whether RecBole raised it on purpose while it read the configuration or the data."""
+    """Whether RecBole raised it on purpose while it read the configuration or made the dataset."""
     *_, last = traceback.extract_tb(error.__traceback__)
     place = Path(last.filename)
     folder = Path(recbole.__file__).parent
-    ours = any(place.is_relative_to(folder / name) for name in ("config", "data", "utils"))
+    ours = any(
+        place.is_relative_to(folder / name) for name in ("config", "data/dataset", "data/utils.py", "utils")
+    )
     return ours and (last.line or "").startswith("raise ")
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from recbole.evaluator import metric_information, metrics_dict
 
+from recbole_kuaiformer.config import READINGS
 from recbole_kuaiformer.settings import SettingsError, nearest
 
 # Whole numbers that RecBole takes as they come, and the least that a run can have. None of the epochs loads a
-# checkpoint to judge it; an eval_step of 0 validates never.
+# checkpoint to judge it.
 AT_LEAST = {
-    "epochs": 0, "train_batch_size": 1, "eval_batch_size": 1, "stopping_step": 0, "eval_step": -math.inf,
-    "MAX_ITEM_LIST_LENGTH": 1, "metric_decimal_place": 0, "seed": 0,
+    "epochs": 0, "train_batch_size": 1, "eval_batch_size": 1, "MAX_ITEM_LIST_LENGTH": 1,
+    "metric_decimal_place": 0, "seed": 0,
 }  # fmt: skip
-_NUMBERS = (*AT_LEAST, "learning_rate")  # never nothing
+_NEVER_NOTHING = ("epochs", "train_batch_size", "eval_batch_size", "learning_rate", "seed")
 _OF_THE_MACHINE = ("gpu_id", "local_rank", "nproc", "worker")  # read in forms of their own
 _LISTS = ("rec.items", "rec.topk")  # what metrics with a cut-off are computed from
 
@@ -35,32 +36,53 @@ def check_values(
         SettingsError: names key and value, and the nearest right one.
     """
     for key, value in held.items():
-        if key not in _OF_THE_MACHINE and (value is not None or key in _NUMBERS):
+        if key not in _OF_THE_MACHINE and (value is not None or key in _NEVER_NOTHING):
             _check_number(key, value, default=defaults.get(key), least=at_least.get(key))
     for key in ("metrics", "topk"):
         if key in held and not _listed(held[key]):
             raise SettingsError(f"{key}: must name at least one, got {held[key]!r}")
     for name in _listed(held.get("metrics", [])):
         _check_metric(name, key="metrics")
-    if "topk" in held and not all(is_whole(k) and k >= 1 for k in _listed(held["topk"])):
+    cuts = held.get("topk", 1)
+    if isinstance(cuts, tuple) or not all(
+        is_whole(k) and k >= 1 for k in _listed(cuts)
+    ):  # RecBole takes no tuple
         raise SettingsError(f"topk: must be a list of whole numbers from 1, got {held['topk']!r}")
-    if "valid_metric" in held:
-        metrics = _listed(held.get("metrics", defaults.get("metrics", [])))
-        _check_valid_metric(held["valid_metric"], metrics=[str(name).lower() for name in metrics])
+
+
+def check_valid_metric(value: Any, *, metrics: Iterable[str]) -> None:
+    """Refuse what no epoch can be chosen by: an unknown metric, one without its cut-off or with one too many.
+
+    Args:
+        value: of ``valid_metric``; it may end in a reading, as Recall@10_masked.
+        metrics: names of those that are measured.
+
+    Raises:
+        SettingsError: names the value, and the nearest right one.
+    """
+    name, is_cut, k = _parts(value)
+    _check_metric(name, key="valid_metric")
+    has_cut = any(need in _LISTS for need in metric_information[name.lower()])
+    if has_cut and not (k.isdecimal() and int(k) >= 1):
+        raise SettingsError(f"valid_metric: {value!r} needs a cut-off from 1, as {name}@10")
+    if not has_cut and is_cut:
+        raise SettingsError(f"valid_metric: {name} has no cut-off, got {value!r}; write {name}")
+    measured = [str(one).lower() for one in metrics]
+    if not has_cut and name.lower() not in measured:
+        raise SettingsError(f"valid_metric: {name} must be among metrics, which are {', '.join(measured)}")
 
 
 def _check_number(key: str, value: Any, *, default: Any, least: float | None) -> None:
     """Where RecBole or the model's yaml have a number, or True or False, there must be one."""
     if least is not None and not (is_whole(value) and value >= least):
-        bound = "" if least == -math.inf else f" from {least}"
-        raise SettingsError(f"{key}: must be a whole number{bound}, got {value!r}")
+        raise SettingsError(f"{key}: must be a whole number from {least}, got {value!r}")
     if isinstance(default, bool):
         if not isinstance(value, bool) and value not in (0, 1):
             raise SettingsError(f"{key}: must be True or False, got {value!r}")
     elif isinstance(default, int | float) and isinstance(value, str | bool):
         raise SettingsError(f"{key}: must be a number, got {value!r}")
-    if key == "learning_rate" and not (isinstance(value, int | float) and value > 0):
-        raise SettingsError(f"{key}: must be a number above 0, got {value!r}")
+    if key == "learning_rate" and not (isinstance(value, Real) and float(value) >= 0):
+        raise SettingsError(f"{key}: must be a number from 0, got {value!r}")
 
 
 def _check_metric(name: Any, *, key: str) -> None:
@@ -71,27 +93,32 @@ def _check_metric(name: Any, *, key: str) -> None:
         )
 
 
-def _check_valid_metric(value: Any, *, metrics: Iterable[str]) -> None:
-    """A metric with a cut-off where it has one; a metric without must be among those measured."""
-    name, is_cut, k = str(value).partition("@")
-    _check_metric(name, key="valid_metric")
-    has_cut = any(need in _LISTS for need in metric_information[name.lower()])
-    if has_cut and not (k.isdecimal() and int(k) >= 1):
-        raise SettingsError(f"valid_metric: {value!r} needs a cut-off from 1, as {name}@10")
-    if not has_cut and is_cut:
-        raise SettingsError(f"valid_metric: {name} has no cut-off, got {value!r}; write {name}")
-    if not has_cut and name.lower() not in metrics:
-        raise SettingsError(f"valid_metric: {name} must be among metrics, which are {', '.join(metrics)}")
+def _parts(value: Any) -> tuple[str, str, str]:
+    """Name, @ and cut-off, without a reading.
+
+    >>> _parts("Recall@10_masked"), _parts("GAUC")
+    (('Recall', '@', '10'), ('GAUC', '', ''))
+    """
+    text = str(value)
+    for reading in READINGS:
+        text = text.removesuffix(f"_{reading}")
+    return text.partition("@")
 
 
 def check_measured(config: Any) -> None:
     """Refuse a valid_metric that RecBole's own training does not find among what it measures.
 
     Raises:
-        SettingsError: its metric is not among ``metrics``, or its cut-off not in ``topk``.
+        SettingsError: its metric is RecBole's and not among ``metrics``, or its cut-off not in ``topk``.
     """
-    name, is_cut, k = str(config["valid_metric"]).lower().partition("@")
-    if name not in [one.lower() for one in config["metrics"]] or (is_cut and int(k) not in config["topk"]):
+    name, is_cut, k = _parts(str(config["valid_metric"]).lower())
+    known = metrics_dict.get(name)
+    if known is None or not known.__module__.startswith("recbole."):
+        return  # somebody's own, whose results may have any name
+    check_valid_metric(config["valid_metric"], metrics=config["metrics"])
+    if name not in [str(one).lower() for one in config["metrics"]] or (
+        is_cut and int(k) not in config["topk"]
+    ):
         measured = f"metrics {config['metrics']} at topk {config['topk']}"
         raise SettingsError(
             f"valid_metric: {config['valid_metric']} is not measured; measured are {measured}; add it, or "
@@ -104,5 +131,5 @@ def _listed(value: Any) -> list[Any]:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether it is a whole number, numpy's included; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

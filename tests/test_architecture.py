@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "defaults": set(),
     "checkpoint": set(),
     "spawning": {"compat"},
-    "value_checks": {"settings"},
+    "value_checks": {"settings", "config"},
 }  # fmt: skip
 RECBOLE_IN = {
     "models", "evaluation", "data/dataset", "data/history", "data/logged", "data/sequences", "data/presplit",

@@ -1,5 +1,6 @@
 """Settings: every key checked before any data is read, each error names the key."""
 
+import numpy as np
 import pytest
 from recbole.config import Config
 
@@ -134,3 +135,24 @@ def test_the_files_signs_for_nothing_work_on_the_command_line_too(nothing):
     assert AttributeSettings.read(values).initializer_range is None
     with pytest.raises(SettingsError, match=f"attribute_size: must be int, got '{nothing}'"):
         AttributeSettings.read({**values, "attribute_size": nothing})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"learning_rate": 0}, {"learning_rate": np.float32(0.01)}, {"stopping_step": 1e6},
+        {"stopping_step": -1},
+        {"eval_step": 2.0}, {"eval_step": 0}, {"epochs": np.int64(2)}, {"epochs": 0}, {"topk": [np.int64(5)]},
+        {"topk": 5}, {"metrics": "Recall"}, {"MAX_ITEM_LIST_LENGTH": None}, {"valid_metric": "loss"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_recboles_models_train_with_is_not_refused(tmp_path, monkeypatch, given):
+    worlds.at_home(monkeypatch, tmp_path)
+    Config("BPR", "ml-100k", config_dict=given)
+
+
+def test_an_epoch_may_be_chosen_by_either_reading(tmp_path, monkeypatch):
+    worlds.at_home(monkeypatch, tmp_path)
+    given = {"valid_metric": "Recall@10_masked", "report_both": True}
+    assert Config("KuaiFormer", "ml-100k", config_dict=given)["valid_metric"] == "Recall@10_masked"

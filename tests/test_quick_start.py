@@ -26,6 +26,11 @@ from tests import worlds
             ["--topk=[5]"],
             "valid_metric: NDCG@10 is not measured; measured are metrics ['Recall', 'MRR', 'NDCG']",
         ),
+        (["--topk=10,20"], "topk: must be a list of whole numbers from 1, got (10, 20)"),
+        (
+            ["--metrics=['Recall', 'AUC']"],
+            "Ranking metrics and value metrics can not be used at the same time",
+        ),
         (["--topk=[]"], "topk: must name at least one, got []"),
         (["--valid_metric=Recall"], "valid_metric: 'Recall' needs a cut-off from 1, as Recall@10"),
         (["--metrics=['Recall', 'NDGC']"], "metrics: RecBole has no metric 'NDGC' (did you mean 'NDCG'?)"),

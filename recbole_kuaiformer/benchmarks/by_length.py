@@ -121,8 +121,9 @@ def history_lengths(row: Mapping[str, Any], *, data_path: str) -> dict[str, int]
             settings have.
     """
     resolved = row["resolved"]
-    given = {key: resolved[key] for key in (*dataset_arguments, "encoding") if key in resolved}
-    config = configuration("Pop", row["dataset"], given={**given, "data_path": data_path})
+    keys = {*dataset_arguments, "encoding"} - {"sequences"}  # of which Pop, whose dataset this is, has none
+    given = {key: resolved[key] for key in keys & resolved.keys()} | {"data_path": data_path}
+    config = configuration("Pop", row["dataset"], given=given)
     check_files(config)
     place, user = config["data_path"], config["USER_ID_FIELD"]
     try:

@@ -78,19 +78,19 @@ def run_group(
         Request(common=given, data_path=given.get("data_path", "")), models=models, datasets=[dataset]
     )
     measures = _measures(models, dataset, given=given)
-    of_model = {}
+    settings_of, configs = {}, {}
     for model, base in bases.items():
         known = known_keys(base)
         own = {key: value for key, value in given.items() if key in known}
         check_values(own, base=base)
-        settings = {**measures[model], **own}
-        config = configuration(model, dataset, given=settings)
+        settings_of[model] = {**measures[model], **own}
+        configs[model] = config = configuration(model, dataset, given=settings_of[model])
         check_measured(config)
         check_files(config)
-        of_model[model] = {**_times(config), **settings}
+    columns = _columns(configs)
     group = Group([], [], "", "")
-    for model, settings in of_model.items():
-        result = run(model, dataset, config_dict=settings, **place)
+    for model, settings in settings_of.items():
+        result = run(model, dataset, config_dict={**columns[model], **settings}, **place)
         valid = [*group.valid, {"Model": model, **result["best_valid_result"]}]
         test = [*group.test, {"Model": model, **result["test_result"]}]
         bigger = result["valid_score_bigger"]
@@ -109,10 +109,24 @@ def _measures(models: Sequence[str], dataset: str, *, given: Mapping[str, Any]) 
     return {model: theirs if model in plugin.MODELS else {} for model in models}
 
 
-def _times(config: Any) -> dict[str, Any]:
-    """The time among the columns where an order is asked for."""
-    is_ordered = config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
-    return fitting(config) if is_ordered else {}
+def _columns(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """``load_col`` of each model: where one needs the time, RecBole's default columns become all, for all.
+
+    So they have the same catalogue. Models of contexts, to which every column is one, and RecBole's models
+    among themselves where none needs the time, keep what they have.
+    """
+    ordered = {
+        model
+        for model, config in configs.items()
+        if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or config["eval_args"]["order"] == "TO"
+    }
+    takes_columns_for_contexts = (ModelType.CONTEXT, ModelType.DECISIONTREE)
+    return {
+        model: fitting(config)
+        if model in ordered or (ordered and config["MODEL_TYPE"] not in takes_columns_for_contexts)
+        else {}
+        for model, config in configs.items()
+    }
 
 
 def _latex(results: Results, *, bigger: bool) -> str:

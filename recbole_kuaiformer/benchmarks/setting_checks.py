@@ -14,7 +14,7 @@ from recbole_kuaiformer import value_checks
 from recbole_kuaiformer.settings import SettingsError, nearest
 
 # Here every model is trained and judged.
-_AT_LEAST = {**value_checks.AT_LEAST, "epochs": 1, "eval_step": 1}
+_AT_LEAST = {**value_checks.AT_LEAST, "epochs": 1, "eval_step": 1, "stopping_step": 0}
 
 
 def check_values(given: Mapping[str, Any], *, base: Any) -> None:
@@ -29,6 +29,12 @@ def check_values(given: Mapping[str, Any], *, base: Any) -> None:
     """
     held = {key: _as_read(key, value) for key, value in given.items()}
     value_checks.check_values(held, defaults=base.final_config_dict, at_least=_AT_LEAST)
+    if not held.get("learning_rate", 1) > 0:
+        raise SettingsError(f"learning_rate: must be a number above 0, got {held['learning_rate']!r}")
+    if "valid_metric" in held:
+        value_checks.check_valid_metric(
+            held["valid_metric"], metrics=_listed(held.get("metrics", base["metrics"]))
+        )
 
 
 def _as_read(key: str, value: Any) -> Any:
@@ -69,3 +75,7 @@ def _downloaded_by_recbole() -> dict[str, str]:
     """Addresses by dataset."""
     file = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
     return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def _listed(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [value]

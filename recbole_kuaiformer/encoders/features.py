@@ -102,10 +102,11 @@ def module_name(attribute: str) -> str:
     """The name an attribute's module has: its own, unless torch forbids that, or has it itself.
 
     >>> module_name("watch_time"), module_name("cat.main"), module_name("type")
-    ('watch_time', 'cat%2Emain', '%type')
+    ('watch_time', '%cat%2Emain', '%type')
     """
-    name = attribute.replace("%", "%25").replace(".", "%2E")
-    return f"%{name}" if hasattr(nn.ModuleDict(), name) else name
+    if "." in attribute or attribute.startswith("%") or hasattr(nn.ModuleDict(), attribute):
+        return "%" + attribute.replace("%", "%25").replace(".", "%2E")
+    return attribute
 
 
 class ItemTokens(nn.Module):

@@ -114,8 +114,10 @@ class HSTUEncoder(nn.Module):
         repeats_last = self._repeats_last(n_targets=n_seen.shape[1])
         ends = self._ends(sequence, n_seen=n_seen, repeats_last=repeats_last)
         if ends is None:
-            lasts = (n_seen - 1).clamp(min=0)
-            outputs = self._through(sequence, frame)[rows, lasts][:, :, None]
+            relation = frame.relation(self.use_times)
+            for block in self.blocks:
+                sequence = block(sequence, relation=relation)
+            outputs = sequence[rows, (n_seen - 1).clamp(min=0)][:, :, None]
         else:
             first = n_seen - 1 if repeats_last else n_seen
             outputs = self._at_ends(sequence, frame, ends=ends, n_seen=n_seen, first=first.clamp(min=0))
@@ -124,12 +126,6 @@ class HSTUEncoder(nn.Module):
     def _input(self, tokens: Tensor, *, there: Tensor) -> Tensor:
         sequence = tokens * tokens.shape[2] ** 0.5 + self.positions[: tokens.shape[1]]
         return self.dropout(torch.where(there[..., None], sequence, 0))  # type: ignore[no-any-return]
-
-    def _through(self, sequence: Tensor, frame: _Frame) -> Tensor:
-        relation = frame.relation(self.use_times)
-        for block in self.blocks:
-            sequence = block(sequence, relation=relation)
-        return sequence
 
     def _repeats_last(self, *, n_targets: int) -> bool:
         """Whether a target's last item is a row of its own beside the history.

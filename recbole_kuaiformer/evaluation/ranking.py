@@ -103,10 +103,17 @@ class IndexRanking:
             SettingsError: valid_metric is not among what validation will measure.
         """
         recbole: Any = super()
-        if (args[0] if args else kwargs.get("valid_data")) and self.config["eval_step"] > 0:
+        validates = (args[0] if args else kwargs.get("valid_data")) and self.config["eval_step"] > 0
+        if validates and self._judges_by_metrics:
             check_measured(self.config)
-        self.config[FINGERPRINT] = fingerprint(train_data.dataset)
+        self.config[FINGERPRINT] = fingerprint(train_data._dataset)  # of loaders for knowledge graphs too
         return recbole.fit(train_data, *args, **kwargs)
+
+    @property
+    def _judges_by_metrics(self) -> bool:
+        """Whether an epoch is judged as RecBole does it, not by a trainer of somebody's own."""
+        owner = next(kind for kind in type(self).__mro__ if "_valid_epoch" in vars(kind))
+        return owner.__module__.partition(".")[0] in ("recbole", "recbole_kuaiformer")
 
     # ---- RecBole's seam ------------------------------------------------------------------------------
 

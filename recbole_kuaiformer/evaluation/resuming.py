@@ -62,6 +62,8 @@ def fitting(path: Path, *, differing: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
+            raise  # memory ran out, say
         what = "; ".join(differing) or "no setting differs"
         raise checkpoint.CheckpointError(
             f"{path}: its weights are not of this model ({what}); resume with its own settings"

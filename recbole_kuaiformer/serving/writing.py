@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -244,7 +245,18 @@ def _decoded(dataset: Any, field: str) -> list[Any]:
         names = dataset.field2id_token[field]
         return [[str(names[i]) for i in row if i] for row in values.tolist()]
     as_they_came = getattr(dataset, "item_floats", {})  # not of a dataset that was saved without
-    return list(as_they_came.get(field, values.tolist()))
+    return [_shown(value) for value in as_they_came.get(field, values.tolist())]
+
+
+def _shown(value: Any) -> Any:
+    """What a person may be shown of a float column: a number, a list, or None for what is missing.
+
+    >>> _shown(2.5), _shown([1.0, float("nan")]), _shown(float("nan")), _shown([])
+    (2.5, [1.0, None], None, None)
+    """
+    if hasattr(value, "__len__"):
+        return [_shown(one) for one in value] or None
+    return float(value) if math.isfinite(value) else None
 
 
 def _added_items(folder: Path) -> set[str] | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recbole_kuaiformer.benchmarks import by_length
+from recbole_kuaiformer.benchmarks.comparison_settings import Request, case
 from recbole_kuaiformer.benchmarks.user_ranks import UserRanks
 from recbole_kuaiformer.settings import SettingsError
 
@@ -151,6 +152,15 @@ def test_a_file_is_read_in_the_encoding_of_the_run(files):
     resolved = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "item", "encoding": "latin-1", "load_col": None}
     row = {"dataset": "d", "resolved": resolved}
     assert by_length.history_lengths(row, data_path=str(files / "data")) == {"é": 1}
+
+
+def test_lengths_are_those_of_any_models_run(files):
+    path = str(files / "data")
+    columns = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "item", "TIME_FIELD": "time", "load_col": None}
+    want = by_length.history_lengths({"dataset": "d", "resolved": columns}, data_path=path)
+    for model in ("SASRec", "KuaiFormer", "BPR"):
+        row = case(model, "d", seed=1, request=Request(common=columns, data_path=path))
+        assert by_length.history_lengths(row, data_path=path) == want
 
 
 def test_models_that_have_fewer_users_are_said():

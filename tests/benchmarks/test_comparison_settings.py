@@ -71,7 +71,7 @@ def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
         (["--datasets", "ml-1n"], "(did you mean 'ml-1m'?)"),
         (["--datasets", "empty"], "empty.inter is not there"),
         (["--set", "learning_rate=abc"], "learning_rate: must be a number, got 'abc'"),
-        (["--set", "learning_rate=None"], "learning_rate: must be a number above 0, got None"),
+        (["--set", "learning_rate=None"], "learning_rate: must be a number from 0, got None"),
         (["--set", "epochs=None"], "epochs: must be a whole number from 1, got None"),
         (["--set", "weight_decay=1/0"], "weight_decay: '1/0' cannot be read (ZeroDivisionError"),
         (["--set", "topk=[]"], "topk: must name at least one, got []"),

@@ -105,9 +105,15 @@ def test_data_without_a_properties_file_are_read_with_their_times(path):
     assert "mrr@5" in group.run_group(["Pop", "SASRec"], "cyclic", config_dict=ordered).test[0]
 
 
-def test_who_needs_no_time_gets_none(path):
+def test_who_needs_no_time_reads_more_only_beside_one_that_does(path):
     """A model of contexts would take it for one of them."""
-    assert group._times(configuration("Pop", "cyclic", given={"data_path": path})) == {}
+    configs = {
+        model: configuration(model, "cyclic", given={"data_path": path}) for model in ("Pop", "BPR", "DeepFM")
+    }
+    assert group._columns(configs) == {"Pop": {}, "BPR": {}, "DeepFM": {}}
+    configs["SASRec"] = configuration("SASRec", "cyclic", given={"data_path": path})
+    every = {"load_col": None}
+    assert group._columns(configs) == {"Pop": every, "BPR": every, "DeepFM": {}, "SASRec": every}
 
 
 def test_a_model_that_fails_leaves_what_came_before_it(path, tmp_path, monkeypatch):

@@ -155,7 +155,8 @@ def test_item_floats_are_exported_as_they_came(name, tmp_path, monkeypatch):
     worlds.at_home(monkeypatch, tmp_path)
     rows = [(user, item, t) for user in range(9) for t, item in enumerate(range(user, user + 8))]
     items = ["item_id:token\tprice:float\tvector:float_seq"]
-    items += [f"{i}\t{'' if i % 3 == 0 else 10 + i}\t{'' if i % 4 == 0 else f'{i}.5 2'}" for i in range(16)]
+    vectors = ["" if i % 4 == 0 else f"{i}.5 {'nan' if i == 5 else 2}" for i in range(16)]
+    items += [f"{i}\t{'' if i % 3 == 0 else 10 + i}\t{vectors[i]}" for i in range(16)]
     path = worlds.write(tmp_path / "data", "priced", rows, items=items)
     export(trained(name, path, "priced"), "out")
     catalogue = Retriever.load("out").catalogue
@@ -164,7 +165,7 @@ def test_item_floats_are_exported_as_they_came(name, tmp_path, monkeypatch):
     ):
         i = int(token)
         assert price == (None if i % 3 == 0 else 10 + i)
-        assert vector == (None if i % 4 == 0 else [i + 0.5, 2.0])
+        assert vector == (None if i % 4 == 0 else [i + 0.5, None if i == 5 else 2.0])
 
 
 def test_no_file_is_unpickled(out, monkeypatch):
