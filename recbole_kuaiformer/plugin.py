@@ -127,8 +127,7 @@ def _with_our_properties(load: Any) -> Any:
 def _check_valid_metric(config: Config) -> None:
     """That of this package's models, before anything is read; RecBole's are checked where they train."""
     given = {**config.internal_config_dict, **config.external_config_dict}
-    metrics = given["metrics"]
-    check_valid_metric(given["valid_metric"], metrics=metrics if isinstance(metrics, list) else [metrics])
+    check_valid_metric(given["valid_metric"], metrics=given["metrics"])
 
 
 def _listed(config: Config) -> set[str]:

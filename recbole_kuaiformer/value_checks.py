@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -50,12 +50,12 @@ def check_values(
         raise SettingsError(f"topk: must be a list of whole numbers from 1, got {held['topk']!r}")
 
 
-def check_valid_metric(value: Any, *, metrics: Iterable[str]) -> None:
+def check_valid_metric(value: Any, *, metrics: Any) -> None:
     """Refuse what no epoch can be chosen by: an unknown metric, one without its cut-off or with one too many.
 
     Args:
         value: of ``valid_metric``; it may end in a reading, as Recall@10_masked.
-        metrics: names of those that are measured.
+        metrics: the name, or names, of what is measured.
 
     Raises:
         SettingsError: names the value, and the nearest right one.
@@ -67,7 +67,7 @@ def check_valid_metric(value: Any, *, metrics: Iterable[str]) -> None:
         raise SettingsError(f"valid_metric: {value!r} needs a cut-off from 1, as {name}@10")
     if not has_cut and is_cut:
         raise SettingsError(f"valid_metric: {name} has no cut-off, got {value!r}; write {name}")
-    measured = [str(one).lower() for one in metrics]
+    measured = [str(one).lower() for one in _listed(metrics)]
     if not has_cut and name.lower() not in measured:
         raise SettingsError(f"valid_metric: {name} must be among metrics, which are {', '.join(measured)}")
 

@@ -32,9 +32,7 @@ def check_values(given: Mapping[str, Any], *, base: Any) -> None:
     if not held.get("learning_rate", 1) > 0:
         raise SettingsError(f"learning_rate: must be a number above 0, got {held['learning_rate']!r}")
     if "valid_metric" in held:
-        value_checks.check_valid_metric(
-            held["valid_metric"], metrics=_listed(held.get("metrics", base["metrics"]))
-        )
+        value_checks.check_valid_metric(held["valid_metric"], metrics=held.get("metrics", base["metrics"]))
 
 
 def _as_read(key: str, value: Any) -> Any:
@@ -75,7 +73,3 @@ def _downloaded_by_recbole() -> dict[str, str]:
     """Addresses by dataset."""
     file = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
     return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-
-
-def _listed(value: Any) -> list[Any]:
-    return [*value] if isinstance(value, list | tuple) else [value]
