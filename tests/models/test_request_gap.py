@@ -100,7 +100,7 @@ def test_without_it_no_times_are_read(tmp_path, monkeypatch, nothing):
     [
         (3, "request_gap: must be dict, got 3"),
         ({"n_buckets": 8, "maximum": 9.0}, "request_gap: needs scale"),
-        ({**GAP, "maximum": 0}, "request_gap: maximum must be positive, got 0"),
+        ({**GAP, "maximum": 0}, "request_gap: maximum must be positive and finite, got 0"),
         ({**GAP, "n_bucket": 3}, r"request_gap: 'n_bucket' is not known \(did you mean 'n_buckets'\?\)"),
         ({**GAP, "scale": "cubic"}, "request_gap: scale must be uniform or log, got 'cubic'"),
     ],
