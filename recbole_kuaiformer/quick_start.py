@@ -80,12 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_a_check_of_recboles(error: Exception) -> bool:
     """Whether RecBole raised it on purpose while it read the configuration or made the dataset."""
     *_, last = traceback.extract_tb(error.__traceback__)
-    place = Path(last.filename)
-    folder = Path(recbole.__file__).parent
-    ours = any(
-        place.is_relative_to(folder / name) for name in ("config", "data/dataset", "data/utils.py", "utils")
+    place, recboles = Path(last.filename), Path(recbole.__file__).parent
+    rooms = ("config", "data/dataset", "data/utils.py", "utils")
+    return (last.line or "").startswith("raise ") and any(
+        place.is_relative_to(recboles / room) for room in rooms
     )
-    return ours and (last.line or "").startswith("raise ")
 
 
 def check_model(name: str) -> None:

@@ -44,10 +44,9 @@ def check_values(
     for name in _listed(held.get("metrics", [])):
         _check_metric(name, key="metrics")
     cuts = held.get("topk", 1)
-    if isinstance(cuts, tuple) or not all(
-        is_whole(k) and k >= 1 for k in _listed(cuts)
-    ):  # RecBole takes no tuple
-        raise SettingsError(f"topk: must be a list of whole numbers from 1, got {held['topk']!r}")
+    are_whole = all(is_whole(k) and k >= 1 for k in _listed(cuts))
+    if isinstance(cuts, tuple) or not are_whole:  # RecBole takes no tuple
+        raise SettingsError(f"topk: must be a list of whole numbers from 1, got {cuts!r}")
 
 
 def check_valid_metric(value: Any, *, metrics: Any) -> None:
@@ -116,9 +115,8 @@ def check_measured(config: Any) -> None:
     if known is None or not known.__module__.startswith("recbole."):
         return  # somebody's own, whose results may have any name
     check_valid_metric(config["valid_metric"], metrics=config["metrics"])
-    if name not in [str(one).lower() for one in config["metrics"]] or (
-        is_cut and int(k) not in config["topk"]
-    ):
+    names = [str(one).lower() for one in config["metrics"]]
+    if name not in names or (is_cut and int(k) not in config["topk"]):
         measured = f"metrics {config['metrics']} at topk {config['topk']}"
         raise SettingsError(
             f"valid_metric: {config['valid_metric']} is not measured; measured are {measured}; add it, or "
