@@ -74,7 +74,7 @@ class CausalEncoder(nn.Module):
         return (outputs * (lasts > 0)[..., None])[:, :, None]  # type: ignore[no-any-return]
 
     def _of_one_target(self, tokens: Tensor, *, valid: Tensor, n_unseen: Tensor) -> Float[Tensor, "B 1 1 D"]:
-        sequence, there = ending_at_last_seen(self.dropout(tokens), valid=valid, n_unseen=n_unseen)
+        sequence, there = ending_at_last_seen(tokens, valid=valid, n_unseen=n_unseen)
         bias = attention_bias(causal_visibility(there))
         places = torch.arange(1 - sequence.shape[1], 1, device=tokens.device)  # alike however wide the batch
         rotation = rotation_table(places[None], head_size=self.head_size)

@@ -98,13 +98,16 @@ def _embedding(attribute: Attribute, *, size: int) -> nn.Module:
     return (VectorProjection if attribute.kind == "vector" else AttributeEmbedding)(attribute, size=size)
 
 
+_TAKEN = frozenset(dir(nn.ModuleDict()))  # names that a module of that kind has itself
+
+
 def module_name(attribute: str) -> str:
     """The name an attribute's module has: its own, unless torch forbids that, or has it itself.
 
     >>> module_name("watch_time"), module_name("cat.main"), module_name("type")
     ('watch_time', '%cat%2Emain', '%type')
     """
-    if "." in attribute or attribute.startswith("%") or hasattr(nn.ModuleDict(), attribute):
+    if "." in attribute or attribute.startswith("%") or attribute in _TAKEN:
         return "%" + attribute.replace("%", "%25").replace(".", "%2E")
     return attribute
 

@@ -75,7 +75,7 @@ class PinnerFormerEncoder(nn.Module):
 
     def _of_one_target(self, tokens: Tensor, *, valid: Tensor, n_unseen: Tensor) -> Float[Tensor, "B 1 1 D"]:
         sequence, there = ending_at_last_seen(tokens, valid=valid, n_unseen=n_unseen)
-        sequence = self.dropout(sequence + self.positions[(there.cumsum(1) - 1).clamp(min=0)])
+        sequence = sequence + self.positions[(there.cumsum(1) - 1).clamp(min=0)]
         bias = attention_bias(causal_visibility(there))
         for number, block in enumerate(self.blocks, start=1):
             sequence = block(sequence, bias=bias[:, :, -1:] if number == len(self.blocks) else bias)
