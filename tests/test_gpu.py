@@ -106,7 +106,7 @@ def test_auto_on_a_gpu_never_takes_the_cpu():
     assert "exact" in line
 
 
-def test_the_six_questions_are_answered(tmp_path, monkeypatch):
+def test_the_questions_are_answered(tmp_path, monkeypatch):
     _needs_faiss_gpu()
     monkeypatch.setattr(gpu_retrieval, "SIZES", (10_000,))
     monkeypatch.setattr(gpu_retrieval, "QUESTIONS", {**gpu_retrieval.QUESTIONS})

@@ -1,7 +1,8 @@
-"""Six questions to a GPU: python -m recbole_kuaiformer.benchmarks.gpu_retrieval --out FILE.
+"""Seven questions to a GPU: python -m recbole_kuaiformer.benchmarks.gpu_retrieval --out FILE.
 
 Mixed CUDA versions in one process; streams; k = 2048 and 2049; FAISS against torch at 100k, 1M and 10M items;
-scratch memory; equality in float32. Every answer is measured; what cannot be is written down as the error.
+scratch memory; equality in float32; how large torch's parts should be. Every answer is measured; what cannot
+be is written down as the error.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from recbole_kuaiformer.benchmarks import measuring
 from recbole_kuaiformer.benchmarks.retrieval_cases import SIZE
 from recbole_kuaiformer.index.base import Index
 from recbole_kuaiformer.index.faiss_index import GPU_SCRATCH_BYTES, FaissGpuIndex, import_faiss
-from recbole_kuaiformer.index.torch_exact import TorchIndex
+from recbole_kuaiformer.index.torch_exact import SCORES_AT_ONCE, TorchIndex
 
-USERS, K_INTERESTS, ROUNDS = 2048, 4, 10
+USERS, K_INTERESTS = 2048, 4
+ROUNDS = 10
+ROUNDS_OF_MANY = 3  # of more than a million items, where a search takes seconds
 SIZES = (100_000, 1_000_000, 10_000_000)
+PARTS = (2**23, 2**25, 2**26, 2**28)  # scores
 
 
 def vectors(n_rows: int, *, seed: int) -> torch.Tensor:
@@ -91,13 +95,34 @@ def speed(n_items: int) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     for k in (100, 500):
         works = {name: _work(index, queries, k) for name, index in indexes.items()}
-        taken = measuring.interleaved(works, rounds=ROUNDS)
+        rounds = ROUNDS if n_items <= 1_000_000 else ROUNDS_OF_MANY
+        taken = measuring.interleaved(works, rounds=rounds)
         answer[f"k={k}"] = {name: USERS / measuring.median(values) for name, values in taken.items()}
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     indexes["torch"].search(queries, k=100)
     answer["torch_peak_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
     return answer
+
+
+def parts() -> dict[str, Any]:
+    """Users a second of torch's search of a million items by the size of its parts, in turn."""
+    index, queries = TorchIndex(vectors(1_000_000, seed=1)), vectors(USERS * K_INTERESTS, seed=2)
+    works = {f"{size * 4 // 2**20} MiB": _work_in_parts(index, queries, size) for size in PARTS}
+    taken = measuring.interleaved(works, rounds=ROUNDS_OF_MANY)
+    return {name: USERS / measuring.median(values) for name, values in taken.items()}
+
+
+def _work_in_parts(index: Index, queries: torch.Tensor, size: int) -> Callable[[], Any]:
+    def work() -> None:
+        before = SCORES_AT_ONCE["cuda"]
+        SCORES_AT_ONCE["cuda"] = size
+        try:
+            index.search(queries, k=100)
+        finally:
+            SCORES_AT_ONCE["cuda"] = before
+
+    return work
 
 
 def _work(index: Index, queries: torch.Tensor, k: int) -> Callable[[], Any]:
@@ -125,6 +150,7 @@ QUESTIONS: dict[str, Callable[[], Any]] = {
     "streams": streams,
     "k = 2048 and 2049": limits,
     "equality in float32": equality,
+    "torch in parts of a size": parts,
     **{f"{n:,} items": (lambda n=n: speed(n)) for n in SIZES},  # type: ignore[misc]
 }
 

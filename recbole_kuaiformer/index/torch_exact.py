@@ -9,7 +9,7 @@ from torch import Tensor
 from recbole_kuaiformer.index.base import TopK, check_finite, check_items
 
 QUERIES_AT_ONCE = 1024
-SCORES_AT_ONCE = 2**23  # 32 MB of scores, whatever the catalogue's size
+SCORES_AT_ONCE = {"cpu": 2**23, "cuda": 2**26}  # 32 and 256 MiB of scores, whatever the catalogue's size
 
 
 class TorchIndex:
@@ -51,7 +51,8 @@ class TorchIndex:
     def _search_block(
         self, queries: Float[Tensor, "Q D"], *, k: int
     ) -> tuple[Int64[Tensor, "Q k"], Float[Tensor, "Q k"]]:
-        width = min(max(SCORES_AT_ONCE // len(queries), 2 * k), self.n_items)
+        at_once = SCORES_AT_ONCE.get(queries.device.type, SCORES_AT_ONCE["cpu"])
+        width = min(max(at_once // len(queries), 2 * k), self.n_items)
         buffer = queries.new_empty(len(queries) * width)
         ids, best = None, None
         for start in range(0, self.n_items, width):

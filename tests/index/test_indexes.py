@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_kuaiformer.index import faiss_index
+from recbole_kuaiformer.index import faiss_index, torch_exact
 from recbole_kuaiformer.index.base import IndexUnavailableError
 from recbole_kuaiformer.index.choose import AUTO, INDEXES, build_index
 from recbole_kuaiformer.index.torch_exact import TorchIndex
@@ -100,8 +100,8 @@ def test_streaming_in_parts_changes_nothing(n_items, n_queries, k, at_once, seed
     index = TorchIndex(items)
     whole = (queries @ items[1:].T).topk(min(k, n_items - 1)).values
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recbole_kuaiformer.index.torch_exact.SCORES_AT_ONCE", at_once)
-        patch.setattr("recbole_kuaiformer.index.torch_exact.QUERIES_AT_ONCE", 7)
+        patch.setitem(torch_exact.SCORES_AT_ONCE, "cpu", at_once)
+        patch.setattr(torch_exact, "QUERIES_AT_ONCE", 7)
         found = index.search(queries, k=k)
     n_found = whole.shape[1]
     assert torch.equal(found.scores[:, :n_found], whole)
