@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ Rows = list[dict[str, Any]]
 NONE = "n/a"  # what tables have in the place of a value that is not there
 
 COSTS = ("train_seconds", "epochs", "peak_mib", "cuda_peak_mib", "parameters", "user_mflops", "valid_score")
+OF_A_DEVICE = ("train_seconds", "peak_mib", "cuda_peak_mib")  # no number for runs of several devices together
 # Of these metrics the tables show these cut-offs alone (where they were measured); the JSON holds all.
 SHOWN = {
     "recall": (10, 50, 100, 200, 500, 1000), "ndcg": (10, 50, 200), "mrr": (10,),
@@ -87,6 +88,7 @@ def _line(rows: Rows, *, reading: str) -> Line:
             name: Spread.of(row[name] for row in rows)
             for name in COSTS
             if all(row.get(name) is not None for row in rows)
+            and not (name in OF_A_DEVICE and len(devices(rows)) > 1)
         },
     )
 
@@ -130,6 +132,10 @@ def warnings(rows: Rows) -> list[str]:
             "of the ranking of models that are not sequential, in validation too. It orders "
             "theirs by times of 32 bits, so that some users may be asked for another item."
         )
+    made_on = devices(finished)
+    if len(made_on) > 1:
+        listed = "; ".join(f"{', '.join(names)} on {device}" for device, names in made_on.items())
+        said.append(f"Runs of several devices, whose seconds and memory cannot be compared: {listed}.")
     for file in dict.fromkeys(row["published"] for row in finished if "published" in row):
         seeds_of: dict[str, list[str]] = {}
         for row in finished:
@@ -141,6 +147,16 @@ def warnings(rows: Rows) -> list[str]:
             f"their users, so that no pair is tested over these seeds: {of_each}."
         )
     return said
+
+
+def devices(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Names of the runs by the GPU that made them, or the CPU, as where a run says nothing (old ones do)."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        names = found.setdefault((row.get("made") or {}).get("cuda") or "a CPU", [])
+        if row["name"] not in names:
+            names.append(row["name"])
+    return found
 
 
 def told_the_time(rows: Rows) -> list[str]:

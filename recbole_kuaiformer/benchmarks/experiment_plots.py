@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks.comparison_plots import DASHES, MARKERS
-from recbole_kuaiformer.benchmarks.comparison_summary import COSTS, Rows, Spread, by_dataset
+from recbole_kuaiformer.benchmarks.comparison_summary import (
+    COSTS,
+    OF_A_DEVICE,
+    Rows,
+    Spread,
+    by_dataset,
+    devices,
+)
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.experiment_plan import Curve, Experiment
 from recbole_kuaiformer.benchmarks.tables import COLOURS
@@ -33,9 +40,7 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
     files = []
     for dataset, of_dataset in by_dataset(rows).items():
         finished = [row for row in of_dataset if "failed" not in row]
-        curves = [
-            one for one in experiment.curves if points(finished, curve=one, metric=experiment.metrics[0])
-        ]
+        curves = [one for one in experiment.curves if _is_drawn(finished, one, metric=experiment.metrics[0])]
         if not curves:
             continue
         n_panels = len(curves)
@@ -53,13 +58,24 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
     return files
 
 
+def _is_drawn(rows: Sequence[Row], curve: Curve, *, metric: str) -> bool:
+    """Not over seconds or memory of runs that several devices made."""
+    if curve.x in OF_A_DEVICE and len(devices(row for row in rows if _is_on(curve, row["name"]))) > 1:
+        return False
+    return bool(points(rows, curve=curve, metric=metric))
+
+
+def _is_on(curve: Curve, name: str) -> bool:
+    return not curve.runs or name in curve.runs
+
+
 def points(rows: Sequence[Row], *, curve: Curve, metric: str) -> list[tuple[Any, Spread, str]]:
     """x, mean and deviation over the seeds, and the run's name; ascending in x where x is a number."""
     found = []
     for name in dict.fromkeys(row["name"] for row in rows):
         of_run = [row for row in rows if row["name"] == name]
         values = [row["readings"][READING].get(metric) for row in of_run if READING in row["readings"]]
-        if (curve.runs and name not in curve.runs) or not values or None in values:
+        if not _is_on(curve, name) or not values or None in values:
             continue
         at = [row[curve.x] if curve.x in row else row["resolved"].get(curve.x) for row in of_run]
         is_number = all(isinstance(x, int | float) and not isinstance(x, bool) for x in at)

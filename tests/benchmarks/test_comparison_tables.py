@@ -164,6 +164,19 @@ def test_what_is_not_comparable_is_said(change, said):
     assert [said in line for line in found] == ([True] if said else [])
 
 
+def test_seconds_of_several_devices_are_never_put_together():
+    both = {"kept": values(0.1), "masked": values(0.1)}
+    on_gpu = {"made": {"cuda": "NVIDIA H100"}}
+    rows = [run("A", 1, **both, **on_gpu), run("A", 2, **both), run("B", 1, **both), run("B", 2, **both)]
+    (line,) = warnings(rows)
+    assert "several devices" in line
+    assert "A on NVIDIA H100; A, B on a CPU" in line
+    of_a, of_b = (next(one for one in lines(rows) if one.model == name) for name in "AB")
+    assert "train_seconds" in of_b.costs
+    assert "train_seconds" not in of_a.costs
+    assert of_a.costs.keys() >= {"epochs", "parameters"}
+
+
 def test_different_numbers_of_seeds_are_said():
     both = {"kept": values(0.1), "masked": values(0.1)}
     (line,) = warnings([run("A", 1, **both), run("A", 2, **both), run("B", 1, **both)])

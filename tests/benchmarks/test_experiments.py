@@ -108,6 +108,19 @@ def test_a_cut_off_that_was_not_measured_leaves_a_curve_out(home, tmp_path):
     assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_curve_is_drawn_over_seconds_of_several_devices(home, tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = json.loads((home[0] / "out" / "tiny" / "twofold.json").read_text())["runs"]
+    (file,) = home[0].glob("tiny.yaml")
+    experiment = replace(read(str(file)), curves=(Curve("train_seconds", "s", ("one", "two")),))
+    for row in rows:
+        row["made"] = {"cuda": "NVIDIA H100" if row["name"] == "other" else None}
+    assert len(experiment_plots.write(rows, experiment=experiment, folder=tmp_path)) == 1
+    rows[0]["made"] = {"cuda": "NVIDIA H100"}
+    assert rows[0]["name"] == "one"
+    assert experiment_plots.write(rows, experiment=experiment, folder=tmp_path) == []
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_front_is_what_nothing_as_cheap_beats(seed):
     generator = random.Random(seed)
