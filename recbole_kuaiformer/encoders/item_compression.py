@@ -19,6 +19,10 @@ GROUPS_OF_A_SIZE = 2  # then sizes double: a group stays small beside what is ne
 # twice as fast as 2**17 at D = 64; elsewhere it bounds memory, at D = 64 some 200 MB.
 ITEMS_AT_ONCE = {"cpu": 2**12}
 ITEMS_AT_ONCE_ELSEWHERE = 2**18
+# So many places at most that groups of all sizes go through the layer in one pass, filled up to the largest:
+# for one or two users it is the number of operations that takes the time. On a CPU measured; elsewhere not.
+PLACES_IN_ONE_PASS = {"cpu": 2**10}
+PLACES_IN_ONE_PASS_ELSEWHERE = 2**14
 
 
 def geometric_groups(n_items: int) -> tuple[int, ...]:
@@ -113,6 +117,11 @@ class ItemCompression(nn.Module):
             sizes: group sizes, oldest first. They hold all items; the oldest group need not be full.
         """
         lengths = (tokens.shape[1] - sum(sizes[1:]), *sizes[1:])
+        largest = min(max(sizes), self.block)
+        if self._fits_one_pass(
+            tokens, n_blocks=sum(-(-length // largest) for length in lengths), block=largest
+        ):
+            return self._pool(tokens, valid=valid, lengths=[*lengths], block=largest)
         group_tokens, group_valid, end = [], [], 0
         for block, run in groupby(zip(sizes, lengths), key=lambda group: min(group[0], self.block)):
             of_run = [length for _, length in run]
@@ -123,6 +132,13 @@ class ItemCompression(nn.Module):
             group_tokens.append(pooled)
             group_valid.append(filled)
         return torch.cat(group_tokens, dim=1), torch.cat(group_valid, dim=1)
+
+    @staticmethod
+    def _fits_one_pass(tokens: Tensor, *, n_blocks: int, block: int) -> bool:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        most = PLACES_IN_ONE_PASS.get(tokens.device.type, PLACES_IN_ONE_PASS_ELSEWHERE)
+        return len(tokens) * n_blocks * block <= most
 
     def _pool(
         self,

@@ -72,7 +72,10 @@ SPLITS = [
     {"split": {"LS": "valid_only"}, "order": "TO", "mode": "full"},
     {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "user", "mode": "full"},
     {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "none", "mode": "full"},
-    {"split": {"TS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "user", "mode": "full"},
+    pytest.param(
+        {"split": {"TS": [0.6, 0.2, 0.2]}, "order": "TO", "group_by": "user", "mode": "full"},
+        marks=worlds.splits_by_time,
+    ),
 ]
 
 

@@ -97,7 +97,8 @@ def test_every_batch_equals_the_tables(data_path, model):
 SPLITS = [
     {"split": {"LS": "valid_only"}}, {"split": {"LS": "test_only"}},
     {"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "user"},
-    {"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "none"}, {"split": {"TS": [0.6, 0.2, 0.2]}},
+    {"split": {"RS": [0.6, 0.2, 0.2]}, "group_by": "none"},
+    pytest.param({"split": {"TS": [0.6, 0.2, 0.2]}}, marks=worlds.splits_by_time),
 ]  # fmt: skip
 
 

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from recbole_kuaiformer.encoders.item_compression import ITEMS_AT_ONCE, fit_layout, geometric_groups
+from recbole_kuaiformer.encoders.item_compression import (
+    ITEMS_AT_ONCE,
+    PLACES_IN_ONE_PASS,
+    fit_layout,
+    geometric_groups,
+)
 from recbole_kuaiformer.encoders.kuaiformer import KuaiFormerEncoder
 from tests.reference import encoder as reference
 
@@ -213,18 +218,19 @@ def test_geometric_groups_double_going_back_and_grow_in_number_like_the_logarith
 
 
 def flops(layout, *, length):
-    """Of one history's encoding at the default width and depth, attention included."""
+    """Of one history's encoding among others at the default width and depth, attention included."""
     groups, recent = layout
     model = KuaiFormerEncoder(
         64, n_layers=4, n_heads=2, inner_size=None, n_interests=4, query_init="learned",
         query_std=None, compression_groups=groups, recent_length=recent, compression_block=64,
         compression_ffn=False, compression_end="oldest", hidden_dropout_prob=0.0, attn_dropout_prob=0.0,
     )  # fmt: skip
-    tokens, valid = torch.zeros(1, length, 64), torch.ones(1, length, dtype=torch.bool)
+    n_rows = 20  # so many do not fit one pass, which is for single users and fills groups up
+    tokens, valid = torch.zeros(n_rows, length, 64), torch.ones(n_rows, length, dtype=torch.bool)
     # The counter knows no formula for the fused kernel of a CPU.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(tokens, valid=valid, n_unseen=torch.zeros(1, 1, dtype=torch.long))
-    return counter.get_total_flops()
+        model(tokens, valid=valid, n_unseen=torch.zeros(n_rows, 1, dtype=torch.long))
+    return counter.get_total_flops() / n_rows
 
 
 def test_arithmetic_grows_well_below_the_length_with_geometric_groups():
@@ -252,6 +258,36 @@ def test_the_papers_groups_are_one_block_each_to_the_last_bit():
         make(groups, 48, block=block)(tokens, valid=valid, n_unseen=none) for block in (64, 10_000)
     )
     assert torch.equal(blocks, whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=7),
+    missing=st.integers(0, 30),
+    seed=st.integers(0, 99),
+)
+def test_groups_of_all_sizes_in_one_pass_are_what_they_are_one_by_one(sizes, missing, seed):
+    """A single user's take one pass where no gradient is needed, beside others' that do not fit it."""
+    recent = 3
+    model = make(tuple(sizes), recent)
+    n_rows = PLACES_IN_ONE_PASS["cpu"] // sum(sizes) + 1
+    length = max(sum(sizes) + recent - missing, 1)
+    tokens, valid = padded(histories_of([length] * n_rows, seed=seed), sum(sizes) + recent)
+    none = torch.zeros(n_rows, 1, dtype=torch.long)
+    with torch.no_grad():
+        together = model(tokens, valid=valid, n_unseen=none)
+        alone = model(tokens[:1], valid=valid[:1], n_unseen=none[:1])
+        taken = []
+        whole = type(model.compression)._pool
+        model.compression._pool = lambda *args, **more: (
+            taken.append(1) or whole(model.compression, *args, **more)
+        )
+        model(tokens[:1], valid=valid[:1], n_unseen=none[:1])
+    torch.testing.assert_close(alone, together[:1], rtol=0, atol=1e-10)
+    if PLACES_IN_ONE_PASS["cpu"] >= min(max(sizes), BLOCK) * sum(
+        -(-n // min(max(sizes), BLOCK)) for n in sizes
+    ):
+        assert len(taken) == 1
 
 
 def test_a_group_taken_part_by_part_without_gradients_is_the_same():
