@@ -21,7 +21,7 @@ import numpy as np
 from recbole.data.dataset import Dataset
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_kuaiformer.benchmarks import significance, tables
+from recbole_kuaiformer.benchmarks import running, significance, tables
 from recbole_kuaiformer.benchmarks.comparison_settings import configuration
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.setting_checks import check_files
@@ -237,11 +237,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(given)
     try:
         found = look(args)
+        out = running.results_folder(Path(args.out))
     except (SettingsError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     command = f"python -m recbole_kuaiformer.benchmarks.by_length {shlex.join(given)}"
     text = as_markdown(found, command=command, history=args.history)
     (out / "by_length.md").write_text(text, encoding="utf-8")

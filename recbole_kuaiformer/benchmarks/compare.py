@@ -18,7 +18,6 @@ from recbole_kuaiformer.benchmarks import (
     comparison_grid,
     comparison_plots,
     comparison_tables,
-    measuring,
     running,
     searched_settings,
     significance,
@@ -58,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--params", default="", help="folder of settings that benchmarks.search has found")
     options.add_argument("--max_epochs", type=int, default=None, help="bound on every training")
     options.add_argument(
-        "--time_budget", type=float, default=None, metavar="SECONDS",
+        "--time_budget", type=seconds, default=None, metavar="SECONDS",
         help="of training, for each run: no epoch begins after them, and the best one is tested",
     )  # fmt: skip
     options.add_argument(
@@ -75,6 +74,12 @@ def add_published(options: argparse.ArgumentParser) -> None:
         help="<dataset>.json of earlier comparisons: their runs are taken where they are the same as runs "
         "asked for, and not run again",
     )  # fmt: skip
+
+
+def seconds(text: str) -> int | float:
+    """A whole number as one: 600 is the same bound here and in an experiment's file, and so the same run."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
@@ -159,14 +164,12 @@ def _tested(rows: Rows) -> tuple[str, ...]:
 
 
 def about(arguments: Sequence[str]) -> str:
-    """Command, machine and protocol in a few lines."""
-    machine = measuring.machine()
-    device = machine["cuda"] or f"{machine['cpu']}, {machine['threads']} threads"
+    """Command and protocol in a few lines."""
     return (
         f"`python -m recbole_kuaiformer.benchmarks.compare {' '.join(arguments)}`\n\n"
         "Leave-one-out in order of time, ranked over the whole catalogue; mean ± standard deviation over "
         "seeds. The two readings of history are not to be compared with each other. Seconds are of training "
-        f"alone, without validation. {device}, torch {machine['torch']}."
+        "alone, without validation; what made the runs, and when, stands below."
     )
 
 
@@ -177,11 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     try:
         cases = plan(args)
+        running.results_folder(out)
         known = comparison_grid.published(args.published, cases=cases, folders=[out])
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    out.mkdir(parents=True, exist_ok=True)
     searched_settings.say_unsearched(cases, folder=Path(args.params) if args.params else None)
     rows: Rows = []
     for row in comparison_grid.rows(cases, out=out, known=known):

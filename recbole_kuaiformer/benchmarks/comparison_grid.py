@@ -24,6 +24,7 @@ FACTS = (
     "name",
     "dataset",
     "seed",
+    "time_budget",
     "identity",
     "params",
     "resolved",

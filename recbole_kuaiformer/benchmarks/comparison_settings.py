@@ -17,7 +17,7 @@ from recbole.utils import ModelType
 from recbole_kuaiformer import checkpoint, defaults, plugin
 from recbole_kuaiformer.benchmarks import searched_settings
 from recbole_kuaiformer.benchmarks.run_identity import decisive, identity
-from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_values
+from recbole_kuaiformer.benchmarks.setting_checks import check_files, check_settable, check_values
 from recbole_kuaiformer.data.sequences import check_model
 from recbole_kuaiformer.quick_start import check_model as check_model_name
 from recbole_kuaiformer.settings import NOTHING, SettingsError, check_known_keys
@@ -83,6 +83,7 @@ def assignments(
         if name in seen:
             raise SettingsError(f"{option}: {name} is there twice, last as {text!r}; leave one of them")
         seen.add(name)
+        check_settable([name.partition(".")[2] or name], where=option)
         parsed = None if value in NOTHING else value  # the rest RecBole reads as it reads its command line
         model, of_a_model, key = name.partition(".")
         if not of_a_model:
@@ -171,6 +172,7 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     base = configuration(model, dataset, given=place)
     known = known_keys(base)
     own = request.own.get(name or model, {})
+    check_settable([*request.common, *own], where=f"settings of {name or model} on {dataset}")
     if unknown := [key for key in own if key not in known]:
         check_known_keys(unknown, ours=known, known=known)
     searched = searched_settings.chosen(model, dataset, folder=request.params)

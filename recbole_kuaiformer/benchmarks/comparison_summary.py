@@ -15,6 +15,7 @@ Rows = list[dict[str, Any]]
 NONE = "n/a"  # what tables have in the place of a value that is not there
 
 COSTS = ("train_seconds", "epochs", "peak_mib", "cuda_peak_mib", "parameters", "user_mflops", "valid_score")
+UNKNOWN_CPU = "a CPU"
 OF_A_DEVICE = ("train_seconds", "peak_mib", "cuda_peak_mib")  # no number for runs of several devices together
 # Of these metrics the tables show these cut-offs alone (where they were measured); the JSON holds all.
 SHOWN = {
@@ -134,8 +135,10 @@ def warnings(rows: Rows) -> list[str]:
         )
     made_on = devices(finished)
     if len(made_on) > 1:
-        listed = "; ".join(f"{', '.join(names)} on {device}" for device, names in made_on.items())
-        said.append(f"Runs of several devices, whose seconds and memory cannot be compared: {listed}.")
+        listed = ". ".join(f"On {device}: {'; '.join(names)}" for device, names in made_on.items())
+        bounded = dict.fromkeys(row["name"] for row in finished if row.get("time_budget") is not None)
+        nor = f", nor the results of what a time budget ends ({'; '.join(bounded)})" if bounded else ""
+        said.append(f"Runs of several devices: seconds and memory cannot be compared{nor}. {listed}.")
     for file in dict.fromkeys(row["published"] for row in finished if "published" in row):
         seeds_of: dict[str, list[str]] = {}
         for row in finished:
@@ -150,12 +153,23 @@ def warnings(rows: Rows) -> list[str]:
 
 
 def devices(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Names of the runs by the GPU that made them, or the CPU, as where a run says nothing (old ones do)."""
+    """Names of the runs by what made them: a GPU, or a CPU and its threads.
+
+    Runs of before this was noted are of the CPU that the others are of, if these are all of one.
+    """
     found: dict[str, list[str]] = {}
     for row in rows:
-        names = found.setdefault((row.get("made") or {}).get("cuda") or "a CPU", [])
+        made = row.get("made") or {}
+        device = made.get("cuda") or ("a GPU" if row.get("cuda_peak_mib") is not None else UNKNOWN_CPU)
+        if device == UNKNOWN_CPU and made.get("cpu"):
+            device = f"{made['cpu']} ({made.get('threads')} threads)"
+        names = found.setdefault(device, [])
         if row["name"] not in names:
             names.append(row["name"])
+    named = [device for device in found if device.endswith("threads)")]
+    if UNKNOWN_CPU in found and len(named) == 1:
+        names = found.pop(UNKNOWN_CPU)
+        found[named[0]] = [*dict.fromkeys([*names, *found[named[0]]])]
     return found
 
 

@@ -123,7 +123,7 @@ def _made(rows: Rows) -> str:
     """With what and when the runs were made, as far as they say."""
     held: dict[tuple[str, ...], Counter[str]] = {}
     for row in rows:
-        made = row.get("made", {})
+        made = row.get("made") or {}
         where = [made.get(key) for key in ("commit", "date", "torch", "cuda", "threads")]
         where[3] = where[3] or made.get("cpu")
         cells = tuple("unknown" if one is None else str(one) for one in where)

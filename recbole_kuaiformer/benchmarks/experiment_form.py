@@ -40,7 +40,7 @@ def load(file: Path, *, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
         SettingsError: it is no YAML, or not of the form of an experiment; names file, key and value.
     """
     try:
-        held = yaml.safe_load(file.read_text(encoding="utf-8"))
+        held = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file.name}: no YAML file: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(held, dict):
@@ -98,6 +98,20 @@ def _settings_over(base: Mapping[str, Any] | None, given: Any, *, hidden: Iterab
     return {**of_all_runs, **(given or {})}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is there twice is an error, and not the last of the two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge":
+                name = self.construct_object(key, deep=True)
+                if name in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{name} is there twice", problem_mark=key.start_mark)
+                seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
 class _Form:
     """Checks of one file; each raises SettingsError."""
 
@@ -147,6 +161,7 @@ class _Form:
         for name, given in self.held["runs"].items():
             where = f"runs: {name}"
             wrong = [letter for letter in _NOT_IN_NAMES if letter in name]
+            self._need(name.strip(), where, "has no name")
             self._need(not wrong, where, f"has {wrong[:1]!r} in its name, which cannot be")
             names_model = isinstance(given, dict) and isinstance(given.get("model"), str)
             self._need(names_model, where, "names no model")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recbole_kuaiformer.benchmarks import comparison_tables, measuring
+from recbole_kuaiformer.benchmarks import comparison_tables
 from recbole_kuaiformer.benchmarks.comparison_summary import by_dataset
 from recbole_kuaiformer.benchmarks.experiment_plan import Experiment
 
@@ -36,15 +36,13 @@ def page(rows: Rows, *, experiment: Experiment, command: str, plots: Sequence[Pa
 
 
 def _protocol(experiment: Experiment) -> str:
-    machine = measuring.machine()
-    device = machine["cuda"] or f"{machine['cpu']}, {machine['threads']} threads"
     seeds = ", ".join(map(str, experiment.seeds))
     bound = f" At most {experiment.max_epochs} epochs." if experiment.max_epochs else ""
     return (
         "**Protocol.** `properties/comparison.yaml`: leave-one-out in order of time, ranked over the whole "
         "catalogue, the epoch chosen on the validation split; the two readings of history are never compared "
-        f"with each other. Seeds {seeds}.{bound} Seconds are of training alone. {device}, torch "
-        f"{machine['torch']}, commit {measuring.commit()}."
+        f"with each other. Seeds {seeds}.{bound} Seconds are of training alone; what made the runs stands "
+        "below each dataset's tables."
     )
 
 

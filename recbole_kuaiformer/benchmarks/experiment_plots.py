@@ -25,6 +25,7 @@ Row = Mapping[str, Any]
 READING = "masked"  # that of most published figures
 PANEL, HEIGHT = 4.2, 3.6  # inches
 LETTERS = 55  # of the heading that fit above a panel
+_NOT_THERE = object()
 SPAN_OF_LOG = 8  # an axis whose last value is so many times its first is logarithmic
 
 
@@ -40,6 +41,7 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
     files = []
     for dataset, of_dataset in by_dataset(rows).items():
         finished = [row for row in of_dataset if "failed" not in row]
+        (folder / f"{dataset}-curves.png").unlink(missing_ok=True)  # it may be of other runs
         curves = [one for one in experiment.curves if _is_drawn(finished, one, metric=experiment.metrics[0])]
         if not curves:
             continue
@@ -70,18 +72,25 @@ def _is_on(curve: Curve, name: str) -> bool:
 
 
 def points(rows: Sequence[Row], *, curve: Curve, metric: str) -> list[tuple[Any, Spread, str]]:
-    """x, mean and deviation over the seeds, and the run's name; ascending in x where x is a number."""
+    """x, mean and deviation over the seeds, and the run's name; ascending in x where x is a number.
+
+    Runs without such a key, or without such a cost, are left out.
+    """
     found = []
     for name in dict.fromkeys(row["name"] for row in rows):
         of_run = [row for row in rows if row["name"] == name]
         values = [row["readings"][READING].get(metric) for row in of_run if READING in row["readings"]]
         if not _is_on(curve, name) or not values or None in values:
             continue
-        at = [row[curve.x] if curve.x in row else row["resolved"].get(curve.x) for row in of_run]
+        at = [row[curve.x] if curve.x in row else row["resolved"].get(curve.x, _NOT_THERE) for row in of_run]
+        if _NOT_THERE in at or (curve.x in COSTS and None in at):
+            continue
         is_number = all(isinstance(x, int | float) and not isinstance(x, bool) for x in at)
         x = sum(at) / len(at) if is_number else str(at[0])
         found.append((x, Spread.of(values), name))
-    return sorted(found, key=lambda one: one[0]) if _are_numbers(found) else found
+    if _are_numbers(found):
+        return sorted(found, key=lambda one: one[0])
+    return [(f"{x:g}" if isinstance(x, float) else str(x), spread, name) for x, spread, name in found]
 
 
 def _are_numbers(found: Sequence[tuple[Any, Spread, str]]) -> bool:

@@ -60,6 +60,9 @@ def planned(args: argparse.Namespace) -> list[tuple[Experiment, list[Case]]]:
         SettingsError: there is no such experiment, or something in it is wrong.
     """
     found = [read(name).asked_for(args) for name in args.which]
+    names = [experiment.name for experiment in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SettingsError(f"--which: {twice[0]} is there twice, and would write into one folder")
     planned = [(experiment, experiment.cases()) for experiment in found]
     check_datasets(case for _, cases in planned for case in cases)
     return planned
@@ -104,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(given)
     try:
         experiments = planned(args)
+        running.results_folder(Path(args.out))
         folders = [Path(args.out) / experiment.name for experiment, _ in experiments]
         every = [case for _, cases in experiments for case in cases]
         known = comparison_grid.published(args.published, cases=every, folders=folders)

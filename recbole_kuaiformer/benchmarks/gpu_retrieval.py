@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("error: this benchmark needs a CUDA device", file=sys.stderr)
         return 2
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     answers: dict[str, Any] = {"machine": measuring.machine()}
     for question, ask in QUESTIONS.items():
         answers[question] = _answer(ask)

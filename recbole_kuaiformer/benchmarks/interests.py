@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recbole_kuaiformer.benchmarks import interest_plots
+from recbole_kuaiformer.benchmarks import interest_plots, running
 from recbole_kuaiformer.benchmarks.encoded_users import named_checkpoints, users_of
 from recbole_kuaiformer.benchmarks.interest_attention import AttentionByRecency
 from recbole_kuaiformer.benchmarks.interest_facts import HEAD, KINDS, POPULARITY, Facts, as_row, facts
@@ -50,7 +50,7 @@ def look(args: argparse.Namespace) -> dict[str, Facts]:
         FileNotFoundError: there is no such file.
         CheckpointError: a file is no checkpoint.
     """
-    out = Path(args.out)
+    out = running.results_folder(Path(args.out))
     found = {}
     for name, file in named_checkpoints(args.checkpoints).items():
         attention = AttentionByRecency()

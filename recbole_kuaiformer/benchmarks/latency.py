@@ -21,7 +21,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_kuaiformer.benchmarks import flops, measuring
+from recbole_kuaiformer.benchmarks import flops, measuring, running
 from recbole_kuaiformer.benchmarks.encoded_users import loaded, named_checkpoints
 from recbole_kuaiformer.checkpoint import CheckpointError
 from recbole_kuaiformer.index.base import Index
@@ -179,12 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise SettingsError(f"{'-' if option == 'k' else '--'}{option}: must be at least 1")
         files = named_checkpoints(args.checkpoints)
         served = {name: load(file, n_users=args.users) for name, file in files.items()}
+        out = running.results_folder(Path(args.out))
     except (SettingsError, CheckpointError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     rows = measured(served, k=args.k, rounds=args.rounds)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     command = f"python -m recbole_kuaiformer.benchmarks.latency {shlex.join(given)}"
     n_users = min(len(one.requests) for one in served.values())
     text = as_markdown(rows, command=command, k=args.k, n_users=n_users)

@@ -20,6 +20,7 @@ from typing import Any
 
 import recbole_kuaiformer
 from recbole_kuaiformer.benchmarks import measuring
+from recbole_kuaiformer.settings import SettingsError
 
 Rows = list[dict[str, Any]]
 Result = dict[str, Any]  # {"case": …, "rows": …, "seconds": …}
@@ -202,6 +203,19 @@ def read(file: Path) -> dict[str, Any]:
 def write(file: Path, result: dict[str, Any]) -> None:
     """Write the JSON whole or not at all, so that an interrupted run can go on from it."""
     write_text(file, json.dumps(result, indent=1))
+
+
+def results_folder(out: Path) -> Path:
+    """The folder of results, made where it is not there.
+
+    Raises:
+        SettingsError: a file is in its place.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingsError(f"--out {out}: a file is in the place of the folder") from error
+    return out
 
 
 def write_text(file: Path, text: str) -> None:

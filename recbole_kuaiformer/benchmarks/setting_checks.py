@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,33 @@ from recbole_kuaiformer.settings import SettingsError, nearest
 
 # Here every model is trained and judged.
 _AT_LEAST = {**value_checks.AT_LEAST, "epochs": 1, "eval_step": 1, "stopping_step": 0}
+
+
+# What a benchmark sets by itself, and how it is told.
+_OURS = {
+    "model": "a run names its model, `compare` takes --models",
+    "dataset": "it is one of --datasets",
+    "data_path": "it is --data_path",
+    "seed": "seeds are --seeds, or `seeds` of an experiment or run",
+    "resume_from": "a run goes on from its own checkpoint by itself",
+    "checkpoint_dir": "a run keeps its checkpoint in its folder under --out",
+    "show_progress": "runs say how far they are by themselves",
+}
+
+
+def check_settable(given: Iterable[str], *, where: str) -> None:
+    """Refuse keys of a run that a benchmark sets by itself: another's checkpoint is not this run's.
+
+    Args:
+        given: keys of settings.
+        where: they were found.
+
+    Raises:
+        SettingsError: names the key, and what to use in its place.
+    """
+    for key in given:
+        if key in _OURS:
+            raise SettingsError(f"{where}: {key} cannot be set there: {_OURS[key]}")
 
 
 def check_values(given: Mapping[str, Any], *, base: Any) -> None:

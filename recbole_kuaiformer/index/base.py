@@ -72,6 +72,21 @@ def check_items(items: Float[Tensor, "N D"]) -> None:
     check_finite(items[1:], what="item vectors", first_id=1)
 
 
+def check_search(queries: Float[Tensor, "Q D"], *, k: int) -> None:
+    """Refuse what no search can answer.
+
+    Args:
+        queries: in the type that they are searched in.
+        k: items asked for.
+
+    Raises:
+        ValueError: a query is not finite, or k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    check_finite(queries, what="queries")
+
+
 def check_finite(vectors: Float[Tensor, "M D"], *, what: str, first_id: int = 0) -> None:
     """Refuse NaN and infinity: FAISS answers them with no items and no error.
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recbole_kuaiformer.index.base import IndexUnavailableError, TopK, check_finite, check_items
+from recbole_kuaiformer.index.base import IndexUnavailableError, TopK, check_items, check_search
 from recbole_kuaiformer.index.torch_exact import TorchIndex
 
 FLAT = "Flat"
@@ -125,9 +125,9 @@ class FaissCpuIndex:
         """As the protocol says.
 
         Raises:
-            ValueError: a query is not finite.
+            ValueError: a query is not finite in float32, or k < 1.
         """
-        check_finite(queries, what="queries")
+        check_search(queries.float(), k=k)
         found = min(k, self.n_items)
         if len(queries) == 0:
             return _from_faiss(np.zeros((0, found)), np.zeros((0, found)), like=queries).widened(k)
@@ -187,9 +187,9 @@ class FaissGpuIndex:
         """As the protocol says.
 
         Raises:
-            ValueError: a query is not finite, or k > 2048 with an approximate index.
+            ValueError: a query is not finite in float32, k < 1, or k > 2048 with an approximate index.
         """
-        check_finite(queries, what="queries")
+        check_search(queries.float(), k=k)
         found = min(k, self.n_items)
         if found > GPU_MAX_K:
             if not self.is_exact:
@@ -337,9 +337,9 @@ class LoadedFaissIndex:
         """As the protocol says.
 
         Raises:
-            ValueError: a query is not finite.
+            ValueError: a query is not finite in float32, or k < 1.
         """
-        check_finite(queries, what="queries")
+        check_search(queries.float(), k=k)
         scores, places = self._index.search(_as_numpy(queries), min(k, self.n_items))
         return _from_faiss(scores, places, like=queries).widened(k)
 

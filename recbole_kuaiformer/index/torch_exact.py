@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from recbole_kuaiformer.index.base import TopK, check_finite, check_items
+from recbole_kuaiformer.index.base import TopK, check_items, check_search
 
 QUERIES_AT_ONCE = 1024
 SCORES_AT_ONCE = {"cpu": 2**23, "cuda": 2**26}  # 32 and 256 MiB of scores, whatever the catalogue's size
@@ -36,10 +36,10 @@ class TorchIndex:
         """As the protocol says.
 
         Raises:
-            ValueError: a query is not finite.
+            ValueError: a query is not finite in the items' type, or k < 1.
         """
-        check_finite(queries, what="queries")
         queries = queries.to(self.items)
+        check_search(queries, k=k)
         found = min(k, self.n_items)
         if len(queries) == 0:
             nothing = torch.zeros(0, k, dtype=torch.int64, device=queries.device)

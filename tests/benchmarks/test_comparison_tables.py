@@ -8,6 +8,7 @@ import statistics
 
 import pytest
 
+from recbole_kuaiformer.benchmarks import comparison_summary
 from recbole_kuaiformer.benchmarks.comparison_grid import clock_time, time_left
 from recbole_kuaiformer.benchmarks.comparison_plots import LOWEST_PERCENT, _draw, hit_rates
 from recbole_kuaiformer.benchmarks.comparison_summary import lines, shown_metrics, warnings
@@ -169,12 +170,34 @@ def test_seconds_of_several_devices_are_never_put_together():
     on_gpu = {"made": {"cuda": "NVIDIA H100"}}
     rows = [run("A", 1, **both, **on_gpu), run("A", 2, **both), run("B", 1, **both), run("B", 2, **both)]
     (line,) = warnings(rows)
-    assert "several devices" in line
-    assert "A on NVIDIA H100; A, B on a CPU" in line
+    assert (
+        "several devices: seconds and memory cannot be compared. On NVIDIA H100: A. On a CPU: A; B." in line
+    )
     of_a, of_b = (next(one for one in lines(rows) if one.model == name) for name in "AB")
     assert "train_seconds" in of_b.costs
     assert "train_seconds" not in of_a.costs
     assert of_a.costs.keys() >= {"epochs", "parameters"}
+
+
+def made_by(*devices):
+    """Names of the runs by device, of runs that tell of themselves what devices hold."""
+    rows = [{"name": name, **facts} for name, facts in zip("ABCD", devices)]
+    return comparison_summary.devices(rows)
+
+
+def test_what_made_a_run_is_a_gpu_or_a_cpu_and_its_threads():
+    epyc, two = ({"made": {"cpu": "EPYC", "threads": n}} for n in (1, 2))
+    unknown, gpu = {"made": None}, {"cuda_peak_mib": 7.0}
+    assert made_by(epyc, unknown) == {"EPYC (1 threads)": ["B", "A"]}  # taken for the only CPU
+    assert made_by(epyc, two) == {"EPYC (1 threads)": ["A"], "EPYC (2 threads)": ["B"]}
+    assert made_by(epyc, two, unknown).keys() == {"EPYC (1 threads)", "EPYC (2 threads)", "a CPU"}
+    assert made_by(unknown, gpu) == {"a CPU": ["A"], "a GPU": ["B"]}
+
+
+def test_what_a_time_budget_ends_is_said_not_to_compare_between_devices():
+    both = {"kept": values(0.1), "masked": values(0.1), "time_budget": 600}
+    (line,) = warnings([run("A", 1, **both, made={"cuda": "NVIDIA H100"}), run("A", 2, **both)])
+    assert "nor the results of what a time budget ends (A)" in line
 
 
 def test_different_numbers_of_seeds_are_said():

@@ -115,10 +115,11 @@ def test_no_curve_is_drawn_over_seconds_of_several_devices(home, tmp_path):
     experiment = replace(read(str(file)), curves=(Curve("train_seconds", "s", ("one", "two")),))
     for row in rows:
         row["made"] = {"cuda": "NVIDIA H100" if row["name"] == "other" else None}
-    assert len(experiment_plots.write(rows, experiment=experiment, folder=tmp_path)) == 1
+    (drawn,) = experiment_plots.write(rows, experiment=experiment, folder=tmp_path)
     rows[0]["made"] = {"cuda": "NVIDIA H100"}
     assert rows[0]["name"] == "one"
     assert experiment_plots.write(rows, experiment=experiment, folder=tmp_path) == []
+    assert not drawn.exists()  # it was of other runs
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -348,6 +349,13 @@ def broken(tmp_path, **more):
         (run_with(seeds={"two": [1]}), "broken.yaml: runs: a: seeds: two is none of the datasets"),
         (run_with(time_budget="x"), "broken.yaml: runs: a: time_budget must be seconds above 0, got 'x'"),
         (run_with(hiden_size=3), "broken: runs: a: hiden_size: unknown key"),
+        (run_with(seed=3), "settings of a on twofold: seed cannot be set there: seeds are --seeds"),
+        ({"common": {"resume_from": "x.pth"}}, "resume_from cannot be set there: a run goes on from its own"),
+        (
+            run_with() | {"datasets": {"twofold": {"a.model": "SASRec"}}},
+            "model cannot be set there: a run names its model",
+        ),
+        ({"runs": {"": {"model": "GRU4Rec"}}, "curves": []}, "broken.yaml: runs:  has no name"),
         (
             {"runs": {"a|b": {"model": "GRU4Rec"}}, "curves": []},
             "broken.yaml: runs: a|b has ['|'] in its name",
@@ -381,6 +389,40 @@ def test_an_experiment_that_is_not_there_and_a_dataset_it_does_not_have_are_erro
     assert "--runs three: tiny has one, two, other" in capsys.readouterr().err
 
 
+def test_a_key_that_is_there_twice_is_an_error(tmp_path):
+    file = tmp_path / "twice.yaml"
+    runs = "runs: {one: &one {model: SASRec, n_layers: 1}, two: {<<: *one, n_layers: 2}, one: {model: Pop}}"
+    file.write_text(f"title: a\nquestion: b\ndatasets: {{ml-1m: }}\n{runs}\n")
+    with pytest.raises(SettingsError, match=r"twice\.yaml: no YAML file: one is there twice"):
+        read(str(file))
+    file.write_text(file.read_text().replace(", one: {model: Pop}", ""))
+    assert read(str(file)).runs["two"]["n_layers"] == 2  # what is merged in may be set again
+
+
+def test_two_files_of_one_name_and_a_file_for_a_folder_are_errors(tmp_path, home, capsys):
+    (tmp_path / "sub").mkdir()
+    other = tmp_path / "sub" / "tiny.yaml"
+    other.write_text((home[0] / "tiny.yaml").read_text())
+    given = [*home[1][:1], home[1][1], str(other), *home[1][2:]]
+    assert experiments.main(given) == 2
+    assert "--which: tiny is there twice" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert experiments.main([*home[1], "--out", str(tmp_path / "file")]) == 2
+    assert f"--out {tmp_path / 'file'}: a file is in the place of the folder" in capsys.readouterr().err
+
+
+def test_a_run_without_what_a_curve_goes_over_is_left_out(home):
+    rows = json.loads((home[0] / "out" / "tiny" / "twofold.json").read_text())["runs"]
+    for row in rows:
+        row["user_mflops"] = None if row["name"] == "other" else row["user_mflops"]
+        row["resolved"]["layout"] = {"one": 1.5, "two": "all", "other": None}[row["name"]]
+    over = experiment_plots.points(rows, curve=Curve("user_mflops", "MFLOP"), metric="recall@5")
+    assert sorted(name for _, _, name in over) == ["one", "two"]
+    mixed = experiment_plots.points(rows, curve=Curve("layout", "layout"), metric="recall@5")
+    assert [(x, name) for x, _, name in mixed] == [("1.5", "one"), ("all", "two"), ("None", "other")]
+    assert experiment_plots.points(rows, curve=Curve("no_such_key", "x"), metric="recall@5") == []
+
+
 def test_a_missing_part_is_named(tmp_path):
     file = tmp_path / "half.yaml"
     file.write_text(yaml.safe_dump({"title": "a", "question": "b", "runs": {}}))
@@ -395,6 +437,8 @@ def test_a_missing_part_is_named(tmp_path):
         (["--set", "valid_metric=NDCGG@5"], "valid_metric: RecBole has no metric 'NDCGG'"),
         (["--data_path", "elsewhere"], "dataset twofold: "),
         (["--params", "elsewhere"], "--params elsewhere: no such folder"),
+        (["--set", "model=SASRec"], "--set: model cannot be set there: a run names its model"),
+        (["--set", "one.resume_from=x.pth"], "--set: resume_from cannot be set there"),
     ],
 )
 def test_what_is_wrong_is_one_error_before_anything_runs(home, tmp_path, capsys, asked, message):

@@ -75,6 +75,11 @@ class TestContract:
         queries[3, 1] = torch.nan
         with pytest.raises(ValueError, match="queries: 1 of 5 rows hold NaN or infinity, the first is row 3"):
             index.search(queries, k=2)
+        with pytest.raises(ValueError, match="queries: 5 of 5 rows hold NaN or infinity"):
+            index.search(torch.ones(5, 4, dtype=torch.float64, device=device) * 1e60, k=2)
+        for k in (0, -1):
+            with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+                index.search(torch.ones(5, 4, device=device), k=k)
         items[6, 0] = torch.inf
         with pytest.raises(ValueError, match="item vectors: 1 of 8 rows .* the first is row 6"):
             build_index(name, items)
