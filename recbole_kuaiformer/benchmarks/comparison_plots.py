@@ -6,6 +6,7 @@ Below each panel the same in percent of the first model's that has every reading
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from recbole_kuaiformer.benchmarks.comparison_summary import Line, Rows, Spread,
 from recbole_kuaiformer.benchmarks.tables import COLOURS
 
 MARKERS, DASHES = "os^DvP*Xh", ("-", "--", ":", "-.")  # told apart without colour, too
+LETTERS = 45  # of a label that fit beside a panel
 LOWEST_PERCENT = -15.0  # of the lower panels: a model that is farther behind leaves them
 
 
@@ -82,7 +84,7 @@ def _draw(found: list[Line], figure: Any) -> None:
             axis.grid(alpha=0.3)
     upper, lower = panels[:, 0]
     upper.set_ylabel("HR@k")
-    lower.set_ylabel(f"HR@k, % over that of {base}")
+    lower.set_ylabel(textwrap.fill(f"HR@k, % over that of {base}", LETTERS))
     if lower.get_ylim()[0] < LOWEST_PERCENT:
         lower.set_ylim(bottom=LOWEST_PERCENT)
     handles = {
