@@ -96,7 +96,7 @@ def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
         (["--set", "topk=[5,0]"], "topk: must be a list of whole numbers from 1, got [5, 0]"),
         (["--set", "topk=ten"], "topk: must be a list of whole numbers from 1, got 'ten'"),
         (["--max_epochs", "0"], "max_epochs: must be at least 1, got 0"),
-        (["--time_budget", "-3"], "time_budget: must be seconds above 0, got -3.0"),
+        (["--time_budget", "-3"], "time_budget: must be seconds above 0, got -3"),
         (["--time_budget", "nan"], "time_budget: must be seconds above 0, got nan"),
         (["--params", "nowhere"], "--params nowhere: no such folder"),
         (["--set", "n_interests=2", "n_interests=3"], "--set: n_interests is there twice, last as 'n_inter"),
