@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--params", default="", help="folder of settings that benchmarks.search has found")
     options.add_argument("--max_epochs", type=int, default=None, help="bound on every training")
     options.add_argument(
-        "--time_budget", type=seconds, default=None, metavar="SECONDS",
+        "--time_budget", type=float, default=None, metavar="SECONDS",
         help="of training, for each run: no epoch begins after them, and the best one is tested",
     )  # fmt: skip
     options.add_argument(
@@ -74,12 +74,6 @@ def add_published(options: argparse.ArgumentParser) -> None:
         help="<dataset>.json of earlier comparisons: their runs are taken where they are the same as runs "
         "asked for, and not run again",
     )  # fmt: skip
-
-
-def seconds(text: str) -> int | float:
-    """A whole number as one: 600 is the same bound here and in an experiment's file, and so the same run."""
-    value = float(text)
-    return int(value) if value.is_integer() else value
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
@@ -180,8 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(args.out)
     try:
         cases = plan(args)
-        running.results_folder(out)
         known = comparison_grid.published(args.published, cases=cases, folders=[out])
+        running.results_folder(out)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -176,6 +176,7 @@ def settings_for(model: str, dataset: str, *, request: Request, name: str = "") 
     if unknown := [key for key in own if key not in known]:
         check_known_keys(unknown, ours=known, known=known)
     searched = searched_settings.chosen(model, dataset, folder=request.params)
+    check_settable(searched, where=f"--params: {request.params}/{dataset}/{model}.yaml")
     searched_settings.check_keys(searched, model, dataset, folder=request.params, known=known)
     settings = {
         **_known(protocol(), known),
@@ -221,6 +222,11 @@ def _can_be_on_the_log(base: Any) -> bool:
     return True
 
 
+def _whole_if_so(seconds: float | None) -> float | None:
+    """600.0 as 600: one bound, and so one run, however it was written."""
+    return int(seconds) if seconds is not None and float(seconds).is_integer() else seconds
+
+
 def check_common(request: Request, *, models: Iterable[str], datasets: Iterable[str]) -> None:
     """Refuse a key for all models that none of them knows.
 
@@ -257,7 +263,7 @@ def case(model: str, dataset: str, *, seed: int, request: Request, name: str = "
     settings = settings_for(model, dataset, request=request, name=name)
     config = configuration(model, dataset, given=settings)
     resolved = decisive(checkpoint.plain_config(config)["final"])
-    bounds = {"time_budget": request.time_budget, "seed": seed}
+    bounds = {"time_budget": _whole_if_so(request.time_budget), "seed": seed}
     return {
         "kind": "run",
         "model": model,

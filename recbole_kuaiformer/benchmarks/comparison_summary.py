@@ -70,14 +70,17 @@ def lines(rows: Rows) -> list[Line]:
     """A line for each model and each reading that any model has, models in the order of the rows."""
     finished = [row for row in rows if "failed" not in row]
     readings = [name for name in READINGS if any(name in row["readings"] for row in finished)]
+    devices_of: dict[str, set[str]] = {}
+    for row, device in zip(finished, device_of_each(finished)):
+        devices_of.setdefault(row["name"], set()).add(device)
     return [
-        _line([row for row in finished if row["name"] == model], reading=reading)
+        _line([row for row in finished if row["name"] == model], reading=reading, on_several=len(made_on) > 1)
         for reading in readings
-        for model in dict.fromkeys(row["name"] for row in finished)
+        for model, made_on in devices_of.items()
     ]
 
 
-def _line(rows: Rows, *, reading: str) -> Line:
+def _line(rows: Rows, *, reading: str, on_several: bool) -> Line:
     measured = [row["readings"][reading] for row in rows if reading in row["readings"]]
     names = [name for name in (measured[0] if measured else ()) if all(name in one for one in measured)]
     return Line(
@@ -88,8 +91,7 @@ def _line(rows: Rows, *, reading: str) -> Line:
         costs={
             name: Spread.of(row[name] for row in rows)
             for name in COSTS
-            if all(row.get(name) is not None for row in rows)
-            and not (name in OF_A_DEVICE and len(devices(rows)) > 1)
+            if all(row.get(name) is not None for row in rows) and not (name in OF_A_DEVICE and on_several)
         },
     )
 
@@ -152,24 +154,33 @@ def warnings(rows: Rows) -> list[str]:
     return said
 
 
-def devices(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Names of the runs by what made them: a GPU, or a CPU and its threads.
+def device_of_each(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What made each run: a GPU, or a CPU and its threads.
 
     Runs of before this was noted are of the CPU that the others are of, if these are all of one.
     """
-    found: dict[str, list[str]] = {}
+    found = []
     for row in rows:
         made = row.get("made") or {}
-        device = made.get("cuda") or ("a GPU" if row.get("cuda_peak_mib") is not None else UNKNOWN_CPU)
-        if device == UNKNOWN_CPU and made.get("cpu"):
-            device = f"{made['cpu']} ({made.get('threads')} threads)"
+        on_gpu = row.get("cuda_peak_mib")  # 0 on the CPU of a machine that has a GPU
+        if on_gpu or (made.get("cuda") and on_gpu is None):
+            found.append(made.get("cuda") or "a GPU")
+        elif made.get("cpu"):
+            found.append(f"{made['cpu']} (threads: {made.get('threads')})")
+        else:
+            found.append(UNKNOWN_CPU)
+    (only, *others) = {device for device in found if "(threads: " in device} or {UNKNOWN_CPU}
+    return [only if device == UNKNOWN_CPU and not others else device for device in found]
+
+
+def devices(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Names of the runs by what made them."""
+    held = list(rows)
+    found: dict[str, list[str]] = {}
+    for row, device in zip(held, device_of_each(held)):
         names = found.setdefault(device, [])
         if row["name"] not in names:
             names.append(row["name"])
-    named = [device for device in found if device.endswith("threads)")]
-    if UNKNOWN_CPU in found and len(named) == 1:
-        names = found.pop(UNKNOWN_CPU)
-        found[named[0]] = [*dict.fromkeys([*names, *found[named[0]]])]
     return found
 
 

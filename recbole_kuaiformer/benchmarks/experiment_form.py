@@ -42,7 +42,7 @@ def load(file: Path, *, based_on_it: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         held = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file.name}: no YAML file: {' '.join(str(error).split())[:200]}") from error
+        raise SettingsError(f"{file.name}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(held, dict):
         raise SettingsError(f"{file.name}: must hold {', '.join(NEEDED)}, got {held!r:.60}")
     own = {*_keys_of_all(held)}
@@ -101,15 +101,16 @@ def _settings_over(base: Mapping[str, Any] | None, given: Any, *, hidden: Iterab
 class _Loader(yaml.SafeLoader):
     """YAML in which a key that is there twice is an error, and not the last of the two."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge":
-                name = self.construct_object(key, deep=True)
-                if name in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{name} is there twice", problem_mark=key.start_mark)
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+            if name is not None:
                 seen.add(name)
-        return super().construct_mapping(node, deep=deep)
+        return node
 
 
 class _Form:

@@ -14,7 +14,7 @@ from recbole_kuaiformer.benchmarks.comparison_summary import (
     Rows,
     Spread,
     by_dataset,
-    devices,
+    device_of_each,
 )
 from recbole_kuaiformer.benchmarks.comparison_tables import title
 from recbole_kuaiformer.benchmarks.experiment_plan import Curve, Experiment
@@ -62,7 +62,8 @@ def write(rows: Rows, *, experiment: Experiment, folder: Path) -> list[Path]:
 
 def _is_drawn(rows: Sequence[Row], curve: Curve, *, metric: str) -> bool:
     """Not over seconds or memory of runs that several devices made."""
-    if curve.x in OF_A_DEVICE and len(devices(row for row in rows if _is_on(curve, row["name"]))) > 1:
+    made_on = {device for row, device in zip(rows, device_of_each(rows)) if _is_on(curve, row["name"])}
+    if curve.x in OF_A_DEVICE and len(made_on) > 1:
         return False
     return bool(points(rows, curve=curve, metric=metric))
 
@@ -90,7 +91,11 @@ def points(rows: Sequence[Row], *, curve: Curve, metric: str) -> list[tuple[Any,
         found.append((x, Spread.of(values), name))
     if _are_numbers(found):
         return sorted(found, key=lambda one: one[0])
-    return [(f"{x:g}" if isinstance(x, float) else str(x), spread, name) for x, spread, name in found]
+    return [(_category(x), spread, name) for x, spread, name in found]
+
+
+def _category(x: Any) -> str:
+    return str(int(x)) if isinstance(x, float) and x.is_integer() else str(x)
 
 
 def _are_numbers(found: Sequence[tuple[Any, Spread, str]]) -> bool:

@@ -107,10 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(given)
     try:
         experiments = planned(args)
-        running.results_folder(Path(args.out))
         folders = [Path(args.out) / experiment.name for experiment, _ in experiments]
         every = [case for _, cases in experiments for case in cases]
         known = comparison_grid.published(args.published, cases=every, folders=folders)
+        running.results_folder(Path(args.out))
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,10 +19,11 @@ GROUPS_OF_A_SIZE = 2  # then sizes double: a group stays small beside what is ne
 # twice as fast as 2**17 at D = 64; elsewhere it bounds memory, at D = 64 some 200 MB.
 ITEMS_AT_ONCE = {"cpu": 2**12}
 ITEMS_AT_ONCE_ELSEWHERE = 2**18
-# So many places at most that groups of all sizes go through the layer in one pass, filled up to the largest:
-# for one or two users it is the number of operations that takes the time. On a CPU measured; elsewhere not.
-PLACES_IN_ONE_PASS = {"cpu": 2**10}
-PLACES_IN_ONE_PASS_ELSEWHERE = 2**14
+# Groups of all sizes go through the layer in one pass, filled up to the largest, where that is little work:
+# for a user or two the number of operations takes the time. Places x D at most; measured on a CPU alone.
+ONE_PASS = {"cpu": 2**16}
+ONE_PASS_ELSEWHERE = 2**20
+MOST_FILLING = 3  # places at most for each item
 
 
 def geometric_groups(n_items: int) -> tuple[int, ...]:
@@ -137,8 +138,8 @@ class ItemCompression(nn.Module):
     def _fits_one_pass(tokens: Tensor, *, n_blocks: int, block: int) -> bool:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
-        most = PLACES_IN_ONE_PASS.get(tokens.device.type, PLACES_IN_ONE_PASS_ELSEWHERE)
-        return len(tokens) * n_blocks * block <= most
+        places, most = n_blocks * block, ONE_PASS.get(tokens.device.type, ONE_PASS_ELSEWHERE)
+        return places <= MOST_FILLING * tokens.shape[1] and len(tokens) * places * tokens.shape[2] <= most
 
     def _pool(
         self,

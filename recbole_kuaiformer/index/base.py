@@ -80,7 +80,7 @@ def check_search(queries: Float[Tensor, "Q D"], *, k: int) -> None:
         k: items asked for.
 
     Raises:
-        ValueError: a query is not finite, or k < 1.
+        ValueError: a query is not finite in that type, or k < 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -100,5 +100,5 @@ def check_finite(vectors: Float[Tensor, "M D"], *, what: str, first_id: int = 0)
     if len(bad):
         raise ValueError(
             f"{what}: {len(bad)} of {len(vectors)} rows hold NaN or infinity, the first is row "
-            f"{int(bad[0]) + first_id}"
+            f"{int(bad[0]) + first_id} (as {str(vectors.dtype).removeprefix('torch.')})"
         )

@@ -127,7 +127,8 @@ class FaissCpuIndex:
         Raises:
             ValueError: a query is not finite in float32, or k < 1.
         """
-        check_search(queries.float(), k=k)
+        queries = queries.detach().float()
+        check_search(queries, k=k)
         found = min(k, self.n_items)
         if len(queries) == 0:
             return _from_faiss(np.zeros((0, found)), np.zeros((0, found)), like=queries).widened(k)
@@ -189,7 +190,8 @@ class FaissGpuIndex:
         Raises:
             ValueError: a query is not finite in float32, k < 1, or k > 2048 with an approximate index.
         """
-        check_search(queries.float(), k=k)
+        queries = queries.detach().float()
+        check_search(queries, k=k)
         found = min(k, self.n_items)
         if found > GPU_MAX_K:
             if not self.is_exact:
@@ -339,7 +341,8 @@ class LoadedFaissIndex:
         Raises:
             ValueError: a query is not finite in float32, or k < 1.
         """
-        check_search(queries.float(), k=k)
+        queries = queries.detach().float()
+        check_search(queries, k=k)
         scores, places = self._index.search(_as_numpy(queries), min(k, self.n_items))
         return _from_faiss(scores, places, like=queries).widened(k)
 

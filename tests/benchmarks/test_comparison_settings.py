@@ -96,7 +96,7 @@ def test_every_model_is_given_the_protocol_as_far_as_it_knows_it(path):
         (["--set", "topk=[5,0]"], "topk: must be a list of whole numbers from 1, got [5, 0]"),
         (["--set", "topk=ten"], "topk: must be a list of whole numbers from 1, got 'ten'"),
         (["--max_epochs", "0"], "max_epochs: must be at least 1, got 0"),
-        (["--time_budget", "-3"], "time_budget: must be seconds above 0, got -3"),
+        (["--time_budget", "-3"], "time_budget: must be seconds above 0, got -3.0"),
         (["--time_budget", "nan"], "time_budget: must be seconds above 0, got nan"),
         (["--params", "nowhere"], "--params nowhere: no such folder"),
         (["--set", "n_interests=2", "n_interests=3"], "--set: n_interests is there twice, last as 'n_inter"),
@@ -238,6 +238,7 @@ def test_precedence_of_searched_settings(path, tmp_path):
         ("a: [\n", "no YAML file"),
         ("learning_rat: 0.1\n", "learning_rat is unknown to {} (did you mean 'learning_rate'?)"),
         ("n_heads: 2\ncompression_groups: []\n", "compression_groups is unknown to {}"),
+        ("resume_from: x.pth\n", "resume_from cannot be set there: a run goes on from its own checkpoint"),
     ],
 )
 def test_a_file_of_searched_settings_with_a_fault_is_an_error_that_names_it(

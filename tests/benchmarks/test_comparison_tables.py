@@ -188,10 +188,21 @@ def made_by(*devices):
 def test_what_made_a_run_is_a_gpu_or_a_cpu_and_its_threads():
     epyc, two = ({"made": {"cpu": "EPYC", "threads": n}} for n in (1, 2))
     unknown, gpu = {"made": None}, {"cuda_peak_mib": 7.0}
-    assert made_by(epyc, unknown) == {"EPYC (1 threads)": ["B", "A"]}  # taken for the only CPU
-    assert made_by(epyc, two) == {"EPYC (1 threads)": ["A"], "EPYC (2 threads)": ["B"]}
-    assert made_by(epyc, two, unknown).keys() == {"EPYC (1 threads)", "EPYC (2 threads)", "a CPU"}
+    assert made_by(epyc, unknown) == {"EPYC (threads: 1)": ["A", "B"]}  # taken for the only CPU
+    assert made_by(epyc, two) == {"EPYC (threads: 1)": ["A"], "EPYC (threads: 2)": ["B"]}
+    assert made_by(epyc, two, unknown).keys() == {"EPYC (threads: 1)", "EPYC (threads: 2)", "a CPU"}
     assert made_by(unknown, gpu) == {"a CPU": ["A"], "a GPU": ["B"]}
+    idle = {"cuda_peak_mib": 0.0, "made": {"cuda": "NVIDIA H100", "cpu": "EPYC", "threads": 1}}
+    assert made_by(epyc, idle) == {"EPYC (threads: 1)": ["A", "B"]}  # of a machine that has a GPU
+
+
+def test_a_mean_is_of_one_device_as_the_page_says():
+    both = {"kept": values(0.1), "masked": values(0.1)}
+    epyc, xeon = ({"made": {"cpu": cpu, "threads": 1}} for cpu in ("EPYC", "Xeon"))
+    rows = [run("A", 1, **both), run("A", 2, **both, **epyc), run("B", 1, **both, **xeon)]
+    assert "On a CPU: A. On EPYC (threads: 1): A. On Xeon (threads: 1): B" in "".join(warnings(rows))
+    (of_a,) = (one for one in lines(rows) if (one.model, one.reading) == ("A", "kept"))
+    assert "train_seconds" not in of_a.costs
 
 
 def test_what_a_time_budget_ends_is_said_not_to_compare_between_devices():

@@ -205,7 +205,7 @@ def test_what_the_command_line_sets_stands_in_place_of_all_that_the_file_says(tm
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("a: [", "no YAML file"), ("", "must hold title"), ("3", "got 3")]
+    ("text", "says"), [("a: [", "cannot be read"), ("", "must hold title"), ("3", "got 3")]
 )
 def test_a_file_that_holds_no_settings_is_one_error(tmp_path, text, says):
     file = tmp_path / "odd.yaml"
@@ -393,10 +393,16 @@ def test_a_key_that_is_there_twice_is_an_error(tmp_path):
     file = tmp_path / "twice.yaml"
     runs = "runs: {one: &one {model: SASRec, n_layers: 1}, two: {<<: *one, n_layers: 2}, one: {model: Pop}}"
     file.write_text(f"title: a\nquestion: b\ndatasets: {{ml-1m: }}\n{runs}\n")
-    with pytest.raises(SettingsError, match=r"twice\.yaml: no YAML file: one is there twice"):
+    with pytest.raises(SettingsError, match=r"twice\.yaml: cannot be read: one is there twice"):
         read(str(file))
     file.write_text(file.read_text().replace(", one: {model: Pop}", ""))
     assert read(str(file)).runs["two"]["n_layers"] == 2  # what is merged in may be set again
+    of_h = "one: {model: Pop, attributes: &g {<<: &h {x: 1}, x: 2}}, two: {<<: *g, model: Pop}"
+    file.write_text(f"title: a\nquestion: b\ndatasets: {{ml-1m: }}\nruns: {{{of_h}}}\n")
+    assert read(str(file)).runs == yaml.safe_load(file.read_text())["runs"]
+    file.write_text("? [a, b]\n: 1\n")
+    with pytest.raises(SettingsError, match=r"twice\.yaml: cannot be read: .*unhashable"):
+        read(str(file))
 
 
 def test_two_files_of_one_name_and_a_file_for_a_folder_are_errors(tmp_path, home, capsys):
