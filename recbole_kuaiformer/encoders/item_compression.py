@@ -19,11 +19,6 @@ GROUPS_OF_A_SIZE = 2  # then sizes double: a group stays small beside what is ne
 # twice as fast as 2**17 at D = 64; elsewhere it bounds memory, at D = 64 some 200 MB.
 ITEMS_AT_ONCE = {"cpu": 2**12}
 ITEMS_AT_ONCE_ELSEWHERE = 2**18
-# Groups of all sizes go through the layer in one pass, filled up to the largest, where that is little work:
-# for a user or two the number of operations takes the time. Places x D at most; measured on a CPU alone.
-ONE_PASS = {"cpu": 2**16}
-ONE_PASS_ELSEWHERE = 2**20
-MOST_FILLING = 3  # places at most for each item
 
 
 def geometric_groups(n_items: int) -> tuple[int, ...]:
@@ -118,11 +113,6 @@ class ItemCompression(nn.Module):
             sizes: group sizes, oldest first. They hold all items; the oldest group need not be full.
         """
         lengths = (tokens.shape[1] - sum(sizes[1:]), *sizes[1:])
-        largest = min(max(sizes), self.block)
-        if self._fits_one_pass(
-            tokens, n_blocks=sum(-(-length // largest) for length in lengths), block=largest
-        ):
-            return self._pool(tokens, valid=valid, lengths=[*lengths], block=largest)
         group_tokens, group_valid, end = [], [], 0
         for block, run in groupby(zip(sizes, lengths), key=lambda group: min(group[0], self.block)):
             of_run = [length for _, length in run]
@@ -133,13 +123,6 @@ class ItemCompression(nn.Module):
             group_tokens.append(pooled)
             group_valid.append(filled)
         return torch.cat(group_tokens, dim=1), torch.cat(group_valid, dim=1)
-
-    @staticmethod
-    def _fits_one_pass(tokens: Tensor, *, n_blocks: int, block: int) -> bool:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return False
-        places, most = n_blocks * block, ONE_PASS.get(tokens.device.type, ONE_PASS_ELSEWHERE)
-        return places <= MOST_FILLING * tokens.shape[1] and len(tokens) * places * tokens.shape[2] <= most
 
     def _pool(
         self,
