@@ -50,7 +50,6 @@ def look(args: argparse.Namespace) -> dict[str, Facts]:
         FileNotFoundError: there is no such file.
         CheckpointError: a file is no checkpoint.
     """
-    out = running.results_folder(Path(args.out))
     found = {}
     for name, file in named_checkpoints(args.checkpoints).items():
         attention = AttentionByRecency()
@@ -61,7 +60,7 @@ def look(args: argparse.Namespace) -> dict[str, Facts]:
         if not bool((categories > 0).any()):
             raise SettingsError(f"--category: no item has a value in {args.category!r}")
         found[name] = facts(users, categories=categories, k=args.k)
-        out.mkdir(parents=True, exist_ok=True)
+        out = running.results_folder(Path(args.out))
         interest_plots.write(users, found=found[name], attention=attention, name=name, folder=out, k=args.k)
     return found
 

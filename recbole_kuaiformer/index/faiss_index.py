@@ -202,7 +202,7 @@ class FaissGpuIndex:
         if self._index is not None:
             scores, places = self._index.search(_as_numpy(queries), found)
             return _from_faiss(scores, places, like=queries).widened(k)
-        return self._brute_force(queries.detach().to(self._items).contiguous(), k=found).widened(k)
+        return self._brute_force(queries.to(self._items).contiguous(), k=found).widened(k)
 
     @torch.no_grad()
     def _brute_force(self, queries: Float[Tensor, "Q D"], *, k: int) -> TopK:
