@@ -15,10 +15,12 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
+from recbole_kuaiformer import plugin
 from recbole_kuaiformer.benchmarks import flops, measuring, running
+from recbole_kuaiformer.benchmarks.continued_training import Continued, can_continue
 from recbole_kuaiformer.benchmarks.damaged_files import RANKS
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
-from recbole_kuaiformer.benchmarks.interrupted_training import CHECKPOINTS, resumed
+from recbole_kuaiformer.benchmarks.interrupted_training import CHECKPOINTS, last_epoch
 from recbole_kuaiformer.benchmarks.user_ranks import Noting, UserRanks, by_reading, gini, ranks_of
 from recbole_kuaiformer.models.dot_product import dot_product_model
 
@@ -37,7 +39,10 @@ class Run:
 
     def __init__(self, case: dict[str, Any], *, clock: EpochClock) -> None:
         self.case, self.clock = case, clock
-        settings = {**case["settings"], **resumed(case["model"], clock=clock)}
+        last = last_epoch(case["model"], clock=clock)
+        settings = dict(case["settings"])
+        if last is not None and case["model"] in plugin.MODELS:
+            settings["resume_from"] = str(last)
         self.config = config = Config(case["model"], case["dataset"], config_dict=settings)
         init_seed(config["seed"], config["reproducibility"])
         init_logger(config)
@@ -50,12 +55,14 @@ class Run:
         self.train_data, self.valid_data, self.test_data = data_preparation(config, dataset)
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         self.model = get_model(config["model"])(config, self.train_data._dataset).to(config["device"])
-        self.trainer = self._trainer(Timed, config=_for_validation(config))
-        self.trainer.clock = clock
+        self.trainer = self._trainer(Timed, config=_for_validation(config), is_trained=True)
+        self.trainer.clock, self.trainer.last = clock, last
 
-    def _trainer(self, mixin: type[Any], *, config: Any) -> Any:
+    def _trainer(self, mixin: type[Any], *, config: Any, is_trained: bool = False) -> Any:
         kind = get_trainer(config["MODEL_TYPE"], config["model"])
-        return type(kind.__name__, (mixin, kind), {})(config, self.model)
+        goes_on = is_trained and can_continue(kind, config["MODEL_TYPE"])
+        mixins = (Continued, mixin) if goes_on else (mixin,)
+        return type(kind.__name__, (*mixins, kind), {})(config, self.model)
 
     @property
     def first_reading(self) -> str:

@@ -330,7 +330,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
         for line in differing:
             self.logger.warning(line)
         best = path.with_name(state["best_model_file"])
-        if not best.is_file():
+        if not best.is_file() and state["epoch"] + 1 >= self.eval_step:  # before, none was validated
             raise FileNotFoundError(
                 f"{best}: the best epoch's checkpoint, which {path} belongs to, is not there"
             )

@@ -266,33 +266,90 @@ def test_a_file_that_is_no_table_is_one_error_that_names_it(grid, tmp_path, caps
 
 
 class Unplugged(EpochClock):
+    """The training ends before the epoch of the number ``before``."""
+
+    before = 3
+
     def begin(self, epoch):
         super().begin(epoch)
-        if epoch == 3:
+        if epoch == self.before:
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_training_goes_on_to_the_same_end(grid, home, monkeypatch):
-    run = of(grid, "ComiRecSA")
-    run["settings"]["epochs"] = 5
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("ComiRecSA", {}),
+        ("SASRec", {"hidden_dropout_prob": 0.5}),
+        ("GRU4Rec", {"dropout_prob": 0.3, "stopping_step": 0, "learning_rate": 0.1}),  # ends before its time
+        ("BERT4Rec", {"mask_ratio": 0.3}),  # draws what is masked
+        ("SASRec", {"sequences": "log"}),
+    ],
+)
+def test_an_interrupted_training_goes_on_to_the_same_end(grid, home, monkeypatch, model, settings):
+    run = of(grid, model)
+    run["settings"] |= {"epochs": 6, **settings}
     whole, parts = home / "whole", home / "parts"
     whole.mkdir()
     parts.mkdir()
     monkeypatch.chdir(whole)
     one = comparison_run.row(run)
+    n_epochs = one["epochs"]
+    assert n_epochs == 6 or "stopping_step" in settings
     monkeypatch.chdir(parts)
+    clock = Unplugged(parts / "epochs.json", budget=None)
+    clock.before = min(3, n_epochs - 1)
     with pytest.raises(KeyboardInterrupt):
-        comparison_run.Run(run, clock=Unplugged(parts / "epochs.json", budget=None)).train()
+        comparison_run.Run(run, clock=clock).train()
     seconds = json.loads((parts / "epochs.json").read_text())["seconds"]
+    assert len(seconds) == clock.before >= 2
+    kept = clock.before - 1  # the last one of ours is written when the next begins
     two = comparison_run.row(run)
-    assert json.loads((parts / "epochs.json").read_text())["seconds"][:2] == seconds[:2]  # not trained again
+    assert json.loads((parts / "epochs.json").read_text())["seconds"][:kept] == seconds[:kept]
     assert one["readings"] == two["readings"]
+    assert one["valid_score"] == two["valid_score"]
     assert (one["epochs"], one["best_epoch"]) == (two["epochs"], two["best_epoch"])
-    assert one["epochs"] == 5
     ranks = [UserRanks.load(folder / "ranks.npz").ranks["kept"] for folder in (whole, parts)]
     assert np.array_equal(*ranks)
     assert not [*parts.rglob("*-last.pth")]
-    assert torch.load(parts / two["checkpoint"], weights_only=True)["epoch"] == two["best_epoch"] - 1
+    is_ours = model == "ComiRecSA"
+    state = torch.load(parts / two["checkpoint"], weights_only=is_ours)
+    assert state["epoch"] == two["best_epoch"] - 1
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "SASRec"])
+def test_a_training_interrupted_before_anything_was_validated_goes_on(grid, home, capsys, model):
+    run = of(grid, model)
+    run["settings"] |= {"epochs": 4, "eval_step": 4}
+    with pytest.raises(KeyboardInterrupt):
+        comparison_run.Run(run, clock=Unplugged(home / "epochs.json", budget=None)).train()
+    seconds = json.loads((home / "epochs.json").read_text())["seconds"]
+    assert comparison_run.row(run)["best_epoch"] == 4
+    assert json.loads((home / "epochs.json").read_text())["seconds"][:2] == seconds[:2]
+    assert "anew" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["ComiRecSA", "SASRec"])
+def test_a_training_interrupted_after_its_last_epoch_is_tested_as_it_is(grid, home, monkeypatch, model):
+    run = of(grid, model)
+    comparison_run.Run(run, clock=EpochClock(home / "epochs.json", budget=None)).train()
+    monkeypatch.setattr(EpochClock, "begin", lambda *_: pytest.fail("an epoch was trained again"))
+    assert comparison_run.row(run)["readings"] == grid["rows"][model]["readings"]
+
+
+def test_models_whose_training_no_checkpoint_holds_begin_anew(grid, home):
+    run = of(grid, "BPR")
+    run["settings"]["epochs"] = 4
+    whole = home / "whole"
+    whole.mkdir()
+    with contextlib.chdir(whole):
+        one = comparison_run.row(run)
+    with pytest.raises(KeyboardInterrupt):
+        comparison_run.Run(run, clock=Unplugged(home / "epochs.json", budget=None)).train()
+    assert not [*home.glob("saved/*-last.pth")]
+    two = comparison_run.row(run)
+    assert (one["epochs"], one["readings"]) == (two["epochs"], two["readings"])
+    assert len([*home.glob("saved/*.pth")]) == 1  # not that of the interrupted one
 
 
 @pytest.mark.parametrize("model", ["ComiRecSA", "SASRec"])

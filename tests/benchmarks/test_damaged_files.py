@@ -130,12 +130,12 @@ class Unplugged(EpochClock):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def interrupted(tmp_path, monkeypatch):
+@pytest.fixture(params=["ComiRecSA", "SASRec"])
+def interrupted(tmp_path, monkeypatch, request):
     """The case of a training that was cut off, in the working directory, before its fourth epoch."""
     path = worlds.cyclic(tmp_path / "data", n_users=20)
     common = {"topk": "[5,10]", "MAX_ITEM_LIST_LENGTH": "12", "hidden_size": "8"}
-    found = case("ComiRecSA", "cyclic", seed=1, request=Request(common, data_path=path, max_epochs=4))
+    found = case(request.param, "cyclic", seed=1, request=Request(common, data_path=path, max_epochs=4))
     (tmp_path / "run").mkdir()
     worlds.at_home(monkeypatch, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):

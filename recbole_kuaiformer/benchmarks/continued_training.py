@@ -1,0 +1,87 @@
+"""Trainings of RecBole's own models that go on after an interruption, where they left off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbole.trainer import Trainer
+from recbole.utils import ModelType
+
+from recbole_kuaiformer import checkpoint
+from recbole_kuaiformer.evaluation.random_state import random_state, restore
+
+
+def can_continue(trainer: type[Any], model_type: ModelType) -> bool:
+    """Whether all that a training needs to go on is in weights, optimiser and random states.
+
+    So it is of RecBole's sequential models with its plain trainer. Others may count their steps, or train
+    in phases, where no checkpoint knows of it.
+    """
+    return trainer is Trainer and model_type == ModelType.SEQUENTIAL
+
+
+class Continued:
+    """Mixed into RecBole's trainer: every completed epoch is kept, and ``fit`` goes on after the last.
+
+    On one seed and CPU the training ends exactly where an uninterrupted one ends: ``…-last.pth`` holds the
+    random states, and the state of the loader's generator, which orders the batches. The best epoch's
+    checkpoint stays as RecBole writes it.
+    """
+
+    last: Path | None = None  # checkpoint of the last completed epoch, to go on from
+
+    model: Any
+    optimizer: Any
+    device: Any
+    epochs: int
+    start_epoch: int
+    cur_step: int
+    best_valid_score: Any
+    saved_model_file: str
+    train_loss_dict: dict[int, Any]
+
+    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        """RecBole's, from the epoch after the last one that was completed."""
+        recbole: Any = super()
+        if self.last is not None and self._take_up(self.last, loader=train_data):
+            return self.best_valid_score, None
+        result = recbole.fit(train_data, *args, **kwargs)
+        self._keep(max(self.train_loss_dict), loader=train_data, is_finished=True)
+        return result
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        recbole: Any = super()
+        if epoch_idx > self.start_epoch:
+            self._keep(epoch_idx - 1, loader=train_data, is_finished=False)
+        return recbole._train_epoch(train_data, epoch_idx, *args, **kwargs)
+
+    def _keep(self, epoch: int, *, loader: Any, is_finished: bool) -> None:
+        best = Path(self.saved_model_file)
+        state = {
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_model_file": best.name,
+            "is_finished": is_finished,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+            "random_state": random_state(),
+            "order": loader.generator.get_state(),
+        }
+        checkpoint.save(state, path=best.with_name(f"{best.stem}-last.pth"))
+
+    def _take_up(self, last: Path, *, loader: Any) -> bool:
+        """Take up what was kept; whether the training was at its end already."""
+        state = checkpoint.load(last, device=self.device)
+        self.saved_model_file = str(last.with_name(state["best_model_file"]))
+        self.start_epoch = state["epoch"] + 1
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state["other_parameter"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore(state["random_state"])
+        loader.generator.set_state(state["order"].cpu())
+        return state["is_finished"] or self.start_epoch >= self.epochs
