@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recbole_kuaiformer.benchmarks import running
 from recbole_kuaiformer.benchmarks.encoded_users import Users, users_of
 from recbole_kuaiformer.benchmarks.item_categories import VALUES, categories_of
 from recbole_kuaiformer.benchmarks.tables import COLOURS
@@ -116,15 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=float, nargs="+", default=list(WEIGHTS), help="λ, in spreads")
     parser.add_argument("--history", choices=READINGS, default="masked")
     args = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    out = Path(args.out)
     try:
+        out = running.results_folder(Path(args.out))
         users = users_of(Path(args.checkpoint), history=args.history)
         categories = categories_of(users.dataset, args.category, value=args.value)
         rows = curve(users, categories=categories, k=args.k, pool=args.pool, weights=args.weights)
     except (SettingsError, CheckpointError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    out.mkdir(parents=True, exist_ok=True)
     if not write(rows, out=out, k=args.k):
         print("matplotlib is not installed: no plot (pip install matplotlib)")
     for row in rows:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_kuaiformer.benchmarks import measuring, retrieval_report, running
+from recbole_kuaiformer.settings import SettingsError
 
 CASES = "recbole_kuaiformer.benchmarks.retrieval_cases"
 BACKENDS = ("recbole-4096", "recbole-256", "torch", "faiss_cpu", "hnsw", "ivf")
@@ -55,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", default="", help="also evaluate RecBole's SASRec on this dataset")
     parser.add_argument("--data_path", default="", help="where the dataset lies, as in RecBole")
     args = parser.parse_args(arguments)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out = running.results_folder(Path(args.out))
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     data_path = str(Path(args.data_path).resolve()) if args.data_path else ""
     cases = plan(quick=args.quick, dataset=args.dataset, data_path=data_path)
     if args.backends:

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from recbole_kuaiformer.benchmarks import running
 from recbole_kuaiformer.benchmarks.comparison_settings import (
     Request,
     assignments,
@@ -81,7 +82,7 @@ def searches(args: argparse.Namespace) -> list[Search]:
         for model in args.model:
             space(model)
             check_datasets([case(model, dataset, seed=args.seed, request=request)])
-            folder = Path(args.out).resolve() / dataset
+            folder = running.results_folder(Path(args.out).resolve() / dataset)
             found.append(
                 Search(
                     model,

@@ -26,6 +26,12 @@ _OURS = {
     "resume_from": "a run goes on from its own checkpoint by itself",
     "checkpoint_dir": "a run keeps its checkpoint in its folder under --out",
     "show_progress": "runs say how far they are by themselves",
+    **dict.fromkeys(
+        ("config_file", "config_files"), "a folder of files is --params, or an experiment's `params`"
+    ),
+    **dict.fromkeys(
+        ("nproc", "world_size", "local_rank", "ip", "port", "offset", "group_offset"), "a run is one process"
+    ),
 }
 
 

@@ -197,9 +197,8 @@ def kept(earlier: Iterable[running.Result], *, cases: list[Case]) -> dict[str, r
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 1 if a case failed."""
     args = parser().parse_args(arguments)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        out = running.results_folder(Path(args.out))
         cases = chosen(args, out=out)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

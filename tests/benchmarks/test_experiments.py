@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from recbole_kuaiformer import defaults
-from recbole_kuaiformer.benchmarks import experiment_plots, experiments
+from recbole_kuaiformer.benchmarks import (
+    diversity,
+    experiment_plots,
+    experiments,
+    retrieval,
+    search,
+    training,
+)
 from recbole_kuaiformer.benchmarks.experiment_plan import Curve, known_experiments, read
 from recbole_kuaiformer.settings import SettingsError
 from tests import worlds
@@ -445,9 +452,34 @@ def test_a_missing_part_is_named(tmp_path):
         (["--params", "elsewhere"], "--params elsewhere: no such folder"),
         (["--set", "model=SASRec"], "--set: model cannot be set there: a run names its model"),
         (["--set", "one.resume_from=x.pth"], "--set: resume_from cannot be set there"),
+        (["--set", "nproc=2"], "--set: nproc cannot be set there: a run is one process"),
+        (["--set", "config_files=x.yaml"], "--set: config_files cannot be set there: a folder of files is"),
     ],
 )
 def test_what_is_wrong_is_one_error_before_anything_runs(home, tmp_path, capsys, asked, message):
     assert experiments.main([*home[1], "--out", str(tmp_path / "out"), *asked]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "given"),
+    [
+        (retrieval, ["--quick"]),
+        (training, ["--quick"]),
+        (diversity, ["--checkpoint", "gone.pth", "--category", "genre"]),
+        (search, ["--model", "SASRec", "--dataset", "twofold", "--trials", "1"]),
+    ],
+)
+def test_a_file_in_place_of_the_folder_of_results_is_one_error_of_every_benchmark(
+    home, tmp_path, capsys, benchmark, given
+):
+    file = tmp_path / "file"
+    file.write_text("")
+    if benchmark is search:
+        given = [*given, *home[1][home[1].index("--data_path") :][:2]]
+    assert benchmark.main([*given, "--out", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out {file}")
+    assert "a file is in the place of the folder" in line
+    assert file.read_text() == ""
