@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_kuaiformer.benchmarks import damaged_files, running
 from recbole_kuaiformer.benchmarks.damaged_files import DamagedError
+from recbole_kuaiformer.benchmarks.interrupted_training import forget_last_epoch
 from recbole_kuaiformer.benchmarks.run_folder import alone_in
 from recbole_kuaiformer.settings import SettingsError
 
@@ -166,6 +167,7 @@ def _run(case: Case, *, out: Path, held: tuple[int, ...]) -> Row:
         return {**_facts(case, out=out), **failure}
     (folder / "failed.json").unlink(missing_ok=True)
     running.write(folder / "run.json", row)
+    forget_last_epoch(folder)
     return {**_facts(case, out=out), **row}
 
 

@@ -20,7 +20,7 @@ from recbole_kuaiformer.benchmarks import flops, measuring, running
 from recbole_kuaiformer.benchmarks.continued_training import Continued, can_continue
 from recbole_kuaiformer.benchmarks.damaged_files import RANKS
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock, OutOfTimeError, Timed
-from recbole_kuaiformer.benchmarks.interrupted_training import CHECKPOINTS, last_epoch
+from recbole_kuaiformer.benchmarks.interrupted_training import last_epoch
 from recbole_kuaiformer.benchmarks.user_ranks import Noting, UserRanks, by_reading, gini, ranks_of
 from recbole_kuaiformer.models.dot_product import dot_product_model
 
@@ -60,7 +60,7 @@ class Run:
 
     def _trainer(self, mixin: type[Any], *, config: Any, is_trained: bool = False) -> Any:
         kind = get_trainer(config["MODEL_TYPE"], config["model"])
-        goes_on = is_trained and can_continue(kind, config["MODEL_TYPE"])
+        goes_on = is_trained and can_continue(self.model, trainer=kind)
         mixins = (Continued, mixin) if goes_on else (mixin,)
         return type(kind.__name__, (*mixins, kind), {})(config, self.model)
 
@@ -183,8 +183,6 @@ def row(case: dict[str, Any]) -> Row:
     run.train()
     readings = run.evaluate()
     trainer = run.trainer
-    for file in CHECKPOINTS.glob("*-last.pth"):
-        file.unlink()  # the best epoch stays
     return {
         "model": case["model"],
         "dataset": case["dataset"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch.nn as nn
 from recbole.trainer import Trainer
 from recbole.utils import ModelType
 
@@ -12,13 +13,15 @@ from recbole_kuaiformer import checkpoint
 from recbole_kuaiformer.evaluation.random_state import random_state, restore
 
 
-def can_continue(trainer: type[Any], model_type: ModelType) -> bool:
+def can_continue(model: Any, *, trainer: type[Any]) -> bool:
     """Whether all that a training needs to go on is in weights, optimiser and random states.
 
     So it is of RecBole's sequential models with its plain trainer. Others may count their steps, or train
     in phases, where no checkpoint knows of it.
     """
-    return trainer is Trainer and model_type == ModelType.SEQUENTIAL
+    held = (model.other_parameter() or {}).values()  # in RecBole's models layers, whose weights are its own
+    is_plain = all(isinstance(one, nn.Module) for one in held)
+    return trainer is Trainer and model.type == ModelType.SEQUENTIAL and is_plain
 
 
 class Continued:
@@ -26,11 +29,12 @@ class Continued:
 
     On one seed and CPU the training ends exactly where an uninterrupted one ends: ``…-last.pth`` holds the
     random states, and the state of the loader's generator, which orders the batches. The best epoch's
-    checkpoint stays as RecBole writes it.
+    checkpoint stays RecBole's.
     """
 
     last: Path | None = None  # checkpoint of the last completed epoch, to go on from
 
+    logger: Any
     model: Any
     optimizer: Any
     device: Any
@@ -56,6 +60,16 @@ class Continued:
             self._keep(epoch_idx - 1, loader=train_data, is_finished=False)
         return recbole._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """RecBole's checkpoint of the best epoch, written whole or not at all."""
+        recbole: Any = super()
+        path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        beside = path.with_name(f"{path.name}.part")
+        recbole._save_checkpoint(epoch, verbose=False, saved_model_file=str(beside), **kwargs)
+        beside.replace(path)
+        if verbose:
+            self.logger.info(f"Saving current: {path}")
+
     def _keep(self, epoch: int, *, loader: Any, is_finished: bool) -> None:
         best = Path(self.saved_model_file)
         state = {
@@ -65,7 +79,6 @@ class Continued:
             "best_model_file": best.name,
             "is_finished": is_finished,
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
             "optimizer": self.optimizer.state_dict(),
             "random_state": random_state(),
             "order": loader.generator.get_state(),
@@ -80,7 +93,6 @@ class Continued:
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
         self.model.load_state_dict(state["state_dict"])
-        self.model.load_other_parameter(state["other_parameter"])
         self.optimizer.load_state_dict(state["optimizer"])
         restore(state["random_state"])
         loader.generator.set_state(state["order"].cpu())

@@ -118,13 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--history", choices=READINGS, default="masked")
     args = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
-        out = running.results_folder(Path(args.out))
+        running.check_no_file(Path(args.out))
         users = users_of(Path(args.checkpoint), history=args.history)
         categories = categories_of(users.dataset, args.category, value=args.value)
         rows = curve(users, categories=categories, k=args.k, pool=args.pool, weights=args.weights)
     except (SettingsError, CheckpointError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    out = running.results_folder(Path(args.out))
     if not write(rows, out=out, k=args.k):
         print("matplotlib is not installed: no plot (pip install matplotlib)")
     for row in rows:

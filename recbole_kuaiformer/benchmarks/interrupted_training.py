@@ -37,6 +37,12 @@ def last_epoch(model: str, *, clock: EpochClock) -> Path | None:
     return None
 
 
+def forget_last_epoch(folder: Path) -> None:
+    """Of a finished run in the folder the best epoch stays alone."""
+    for file in (folder / CHECKPOINTS).glob("*-last.pth"):
+        file.unlink()
+
+
 def _damaged(last: Path, *, clock: EpochClock, load_best: Callable[[Path], Any]) -> DamagedError | None:
     """Why training cannot be continued from its last epoch; None where it can."""
     file = last

@@ -27,14 +27,16 @@ Result = dict[str, Any]  # {"case": …, "rows": …, "seconds": …}
 
 SECONDS_TO_END = 10.0  # of a process that is told to, before it is killed
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_PARENT = "RECBOLE_KUAIFORMER_PARENT"  # variable of the environment: the process that began this one
 PROGRESS = "progress: "  # lines of a case's stderr that begin so are shown while it runs
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child that must import this very package, wherever it runs."""
+    """The environment of a child that must import this very package, wherever it runs, and end with us."""
     root = str(Path(recbole_kuaiformer.__file__).resolve().parent.parent)
     given = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *([given] if given else [])])}
+    path = os.pathsep.join([root, *([given] if given else [])])
+    return {**os.environ, "PYTHONPATH": path, _PARENT: str(os.getpid())}
 
 
 def measured(
@@ -114,6 +116,8 @@ def end_with_parent() -> None:
     """On Linux this process ends should the one that began it be killed: the next one begins in its place."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):  # killed before that
+            sys.exit("the process that began this one is gone")
 
 
 def _reason(status: int, *, last: str) -> str:
@@ -211,11 +215,20 @@ def results_folder(out: Path) -> Path:
     Raises:
         SettingsError: a file is in its place.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise SettingsError(f"--out {out}: a file is in the place of the folder") from error
+    check_no_file(out)
+    out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def check_no_file(out: Path) -> None:
+    """Refuse a folder of results in whose place a file is, before the work that they come from.
+
+    Raises:
+        SettingsError: names the folder.
+    """
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise SettingsError(f"--out {out}: a file is in the place of the folder")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -82,7 +82,8 @@ def searches(args: argparse.Namespace) -> list[Search]:
         for model in args.model:
             space(model)
             check_datasets([case(model, dataset, seed=args.seed, request=request)])
-            folder = running.results_folder(Path(args.out).resolve() / dataset)
+            folder = Path(args.out).resolve() / dataset
+            running.check_no_file(folder)
             found.append(
                 Search(
                     model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
@@ -330,7 +331,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
         for line in differing:
             self.logger.warning(line)
         best = path.with_name(state["best_model_file"])
-        if not best.is_file() and state["epoch"] + 1 >= self.eval_step:  # before, none was validated
+        if not best.is_file() and math.isfinite(state["best_valid_score"]):  # else none was validated
             raise FileNotFoundError(
                 f"{best}: the best epoch's checkpoint, which {path} belongs to, is not there"
             )

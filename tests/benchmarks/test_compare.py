@@ -284,6 +284,7 @@ class Unplugged(EpochClock):
         ("GRU4Rec", {"dropout_prob": 0.3, "stopping_step": 0, "learning_rate": 0.1}),  # ends before its time
         ("BERT4Rec", {"mask_ratio": 0.3}),  # draws what is masked
         ("SASRec", {"sequences": "log"}),
+        ("DIN", {}),  # has layers among its other parameters
     ],
 )
 def test_an_interrupted_training_goes_on_to_the_same_end(grid, home, monkeypatch, model, settings):
@@ -311,7 +312,6 @@ def test_an_interrupted_training_goes_on_to_the_same_end(grid, home, monkeypatch
     assert (one["epochs"], one["best_epoch"]) == (two["epochs"], two["best_epoch"])
     ranks = [UserRanks.load(folder / "ranks.npz").ranks["kept"] for folder in (whole, parts)]
     assert np.array_equal(*ranks)
-    assert not [*parts.rglob("*-last.pth")]
     is_ours = model == "ComiRecSA"
     state = torch.load(parts / two["checkpoint"], weights_only=is_ours)
     assert state["epoch"] == two["best_epoch"] - 1
@@ -334,7 +334,47 @@ def test_a_training_interrupted_after_its_last_epoch_is_tested_as_it_is(grid, ho
     run = of(grid, model)
     comparison_run.Run(run, clock=EpochClock(home / "epochs.json", budget=None)).train()
     monkeypatch.setattr(EpochClock, "begin", lambda *_: pytest.fail("an epoch was trained again"))
+    monkeypatch.setattr(comparison_run, "user_mflops", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # after the test
+        comparison_run.row(run)
+    monkeypatch.setattr(comparison_run, "user_mflops", lambda _: None)
     assert comparison_run.row(run)["readings"] == grid["rows"][model]["readings"]
+
+
+def test_a_finished_run_keeps_its_best_epoch_alone(grid):
+    kept = [file.relative_to(grid["out"]).parts[2] for file in grid["out"].rglob("*.pth")]
+    assert {"ComiRecSA", "SASRec"} < {name.split("-")[0] for name in kept}
+    assert not [*grid["out"].rglob("*-last.pth")]
+
+
+def test_an_interruption_while_the_best_epoch_is_written_leaves_the_one_before(grid, home, monkeypatch):
+    run = of(grid, "SASRec")
+    run["settings"] |= {"epochs": 4}
+    whole = home / "whole"
+    whole.mkdir()
+    with contextlib.chdir(whole):
+        one = comparison_run.row(run)
+    write = torch.save
+    saved = []
+
+    def cut(state, file, **options):
+        saved.append(file)
+        if str(file).endswith(".pth.part") and "-last" not in str(file) and len(saved) > 2:
+            write(state, file, **options)
+            os.truncate(file, 1000)
+            raise KeyboardInterrupt
+        write(state, file, **options)
+
+    monkeypatch.setattr(torch, "save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        comparison_run.Run(run, clock=EpochClock(home / "epochs.json", budget=None)).train()
+    monkeypatch.undo()
+    worlds.at_home(monkeypatch, home)
+    n_epochs = len(json.loads((home / "epochs.json").read_text())["seconds"])
+    two = comparison_run.row(run)
+    assert n_epochs < 4
+    assert two["readings"] == one["readings"]
+    assert not [*home.rglob("*.damaged")]
 
 
 def test_models_whose_training_no_checkpoint_holds_begin_anew(grid, home):

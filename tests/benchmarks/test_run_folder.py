@@ -107,6 +107,21 @@ def test_a_run_ends_with_a_parent_that_is_killed(tmp_path):
     wait_until(lambda: is_gone(pid))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a child is told of its parent's end by Linux alone")
+def test_a_run_whose_parent_was_killed_before_it_could_be_told_ends_at_once():
+    code = "from recbole_kuaiformer.benchmarks import running; running.end_with_parent(); print('on')"
+    begun = [sys.executable, "-c", code]
+    told = running.environment()
+    ours = subprocess.run(begun, env=told, capture_output=True, text=True, check=False)
+    assert (ours.returncode, ours.stdout) == (0, "on\n")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    orphan = {**told, "RECBOLE_KUAIFORMER_PARENT": str(gone.pid)}
+    theirs = subprocess.run(begun, env=orphan, capture_output=True, text=True, check=False)
+    assert (theirs.returncode, theirs.stdout) == (1, "")
+    assert "the process that began this one is gone" in theirs.stderr
+
+
 def is_gone(pid):
     """Whether the process has ended; one that nobody has waited for yet still has a number."""
     try:

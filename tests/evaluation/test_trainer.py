@@ -1,6 +1,7 @@
 """Resuming, safe checkpoints, and what a user sees when training goes wrong."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,6 +149,22 @@ def test_bad_checkpoints_are_named(path, tmp_path):
     shutil.copy(last, alone)
     with pytest.raises(FileNotFoundError, match="the best epoch's checkpoint"):
         resumed.resume_checkpoint(alone)
+
+
+def test_a_run_interrupted_before_its_first_validation_goes_on_whatever_eval_step(path, tmp_path):
+    trainer, train, valid, _ = prepare(path, epochs=2, eval_step=5)
+    trainer.eval_step = 5  # RecBole lowers it to the number of epochs
+    trainer.fit(train, valid)
+    last = trainer.last_checkpoint
+    assert not Path(trainer.saved_model_file).exists()
+    resumed, train, valid, _ = prepare(path, epochs=3, eval_step=1, resume_from=str(last))
+    resumed.fit(train, valid)
+    assert [*resumed.train_loss_dict] == [0, 1, 2]
+    assert Path(resumed.saved_model_file).is_file()
+    Path(resumed.saved_model_file).unlink()  # of one that was validated
+    late, train, valid, _ = prepare(path, epochs=9, eval_step=9, resume_from=str(last))
+    with pytest.raises(FileNotFoundError, match="the best epoch's checkpoint"):
+        late.fit(train, valid)
 
 
 def test_nothing_is_trained_on_a_key_of_the_wrong_type(path):
