@@ -51,6 +51,15 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
+def last_beside(best: Path) -> Path:
+    """Where the last completed epoch is kept beside the best one's checkpoint.
+
+    >>> last_beside(Path("saved/KuaiFormer.pth")).name
+    'KuaiFormer-last.pth'
+    """
+    return best.with_name(f"{best.stem}-last.pth")
+
+
 def fingerprint(dataset: Any) -> str:
     """SHA-256 of the numbers a RecBole dataset gives its items and token fields (users excepted).
 

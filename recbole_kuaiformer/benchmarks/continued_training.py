@@ -83,7 +83,7 @@ class Continued:
             "random_state": random_state(),
             "order": loader.generator.get_state(),
         }
-        checkpoint.save(state, path=best.with_name(f"{best.stem}-last.pth"))
+        checkpoint.save(state, path=checkpoint.last_beside(best))
 
     def _take_up(self, last: Path, *, loader: Any) -> bool:
         """Take up what was kept; whether the training was at its end already."""

@@ -120,8 +120,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
     @property
     def last_checkpoint(self) -> Path:
         """Where the state after the last completed epoch is kept."""
-        best = Path(self.saved_model_file)
-        return best.with_name(f"{best.stem}-last.pth")
+        return checkpoint.last_beside(Path(self.saved_model_file))
 
     def fit(
         self,
