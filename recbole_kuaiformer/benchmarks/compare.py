@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cases = plan(args)
         known = comparison_grid.published(args.published, cases=cases, folders=[out])
-        running.results_folder(out)
+        running.results_folder(out, within=comparison_grid.folders_of(cases, out=out))
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -38,6 +38,11 @@ def folder_of(case: Case, *, out: Path) -> Path:
     return out.joinpath("runs", case["dataset"], name)
 
 
+def folders_of(cases: Iterable[Case], *, out: Path) -> set[Path]:
+    """Where the runs live, each in one of its own."""
+    return {folder_of(case, out=out) for case in cases}
+
+
 def published(
     files: Sequence[str], *, cases: Iterable[Case] = (), folders: Sequence[Path] = ()
 ) -> dict[str, Row] | None:

@@ -110,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders = [Path(args.out) / experiment.name for experiment, _ in experiments]
         every = [case for _, cases in experiments for case in cases]
         known = comparison_grid.published(args.published, cases=every, folders=folders)
-        running.results_folder(Path(args.out))
+        running.results_folder(
+            Path(args.out), within=[*folders, *comparison_grid.folders_of(every, out=Path(args.out))]
+        )
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -209,13 +209,18 @@ def write(file: Path, result: dict[str, Any]) -> None:
     write_text(file, json.dumps(result, indent=1))
 
 
-def results_folder(out: Path) -> Path:
+def results_folder(out: Path, *, within: Iterable[Path] = ()) -> Path:
     """The folder of results, made where it is not there.
 
+    Args:
+        out: the folder.
+        within: folders that are to be made in it as the work goes on.
+
     Raises:
-        SettingsError: a file is in its place.
+        SettingsError: a file is in the place of one of them.
     """
-    check_no_file(out)
+    for folder in (out, *within):
+        check_no_file(folder)
     out.mkdir(parents=True, exist_ok=True)
     return out
 
@@ -228,7 +233,7 @@ def check_no_file(out: Path) -> None:
     """
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
-        raise SettingsError(f"--out {out}: a file is in the place of the folder")
+        raise SettingsError(f"--out {out}: a file is in the place of the folder {there}")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from recbole_kuaiformer import defaults
 from recbole_kuaiformer.benchmarks import (
+    comparison_grid,
     diversity,
     experiment_plots,
     experiments,
@@ -422,6 +423,21 @@ def test_two_files_of_one_name_and_a_file_for_a_folder_are_errors(tmp_path, home
     (tmp_path / "file").write_text("")
     assert experiments.main([*home[1], "--out", str(tmp_path / "file")]) == 2
     assert f"--out {tmp_path / 'file'}: a file is in the place of the folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inner", ["tiny", "runs", "runs/twofold", "runs/twofold/ONE"])
+def test_a_file_in_place_of_a_folder_within_the_results_is_an_error_before_any_run(
+    home, tmp_path, capsys, inner
+):
+    out = tmp_path / "out"
+    ((_, cases),) = experiments.planned(experiments.parser().parse_args(home[1]))
+    place = out / inner.replace("ONE", comparison_grid.folder_of(cases[-1], out=out).name)
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    assert experiments.main([*home[1], "--out", str(out)]) == 2
+    assert f": a file is in the place of the folder {place}\n" in capsys.readouterr().err
+    assert [file for file in out.rglob("*") if file.is_file()] == [place]
+    assert place.read_text() == "mine"
 
 
 def test_a_run_without_what_a_curve_goes_over_is_left_out(home):
