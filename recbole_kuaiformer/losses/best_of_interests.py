@@ -14,7 +14,10 @@ LossOfRows = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 
 
 def best_of_interests(interests: Float[Tensor, "P K D"], items: Float[Tensor, "M D"]) -> Float[Tensor, "P M"]:
-    """max_r(u_r · x_j) of every row and item; the gradient is the winner's, the first of equals'."""
+    """max_r(u_r · x_j) of every row and item; the gradient is the winner's, the first of equals'.
+
+    Vectors that are equal may have products that are not: where a row lies decides how a processor rounds.
+    """
     if interests.shape[1] == 1:
         return interests[:, 0] @ items.T
     return _BestOfInterests.apply(interests, items)  # type: ignore[no-any-return, no-untyped-call]

@@ -112,9 +112,9 @@ FINDS_BOTH = {
     "SASRecPlus": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2}, 4, 0.9),
     "HSTU": ({"epochs": 12, "learning_rate": 0.003, "n_layers": 2, "negatives": "all"}, 4, 0.9),
     "PinnerFormer": (
-        {"epochs": 24, "learning_rate": 0.001, "n_layers": 2, "target_horizon": 2, "train_batch_size": 64},
+        {"epochs": 24, "learning_rate": 0.003, "n_layers": 2, "target_horizon": 2, "train_batch_size": 64},
         4,
-        0.9,
+        0.85,  # .93 to .96 on three seeds; how it rounds is the processor's
     ),
     "ComiRecDR": (_ALL, 4, 0.7),
     "MIND": (_ALL, 8, 0.7),
