@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from recbole_kuaiformer.benchmarks import measuring
+from recbole_kuaiformer.benchmarks import measuring, running
 from recbole_kuaiformer.benchmarks.retrieval_cases import SIZE
 from recbole_kuaiformer.index.base import Index
 from recbole_kuaiformer.index.faiss_index import GPU_SCRATCH_BYTES, FaissGpuIndex, import_faiss
 from recbole_kuaiformer.index.torch_exact import SCORES_AT_ONCE, TorchIndex
+from recbole_kuaiformer.settings import SettingsError
 
 USERS, K_INTERESTS = 2048, 4
 ROUNDS = 10
@@ -160,15 +161,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recbole_kuaiformer.benchmarks.gpu_retrieval")
     parser.add_argument("--out", required=True, help="JSON file of the answers")
     args = parser.parse_args(arguments)
+    out = Path(args.out)
+    try:
+        running.check_no_file(out.parent)
+        if out.is_dir():
+            raise SettingsError(f"--out {out}: a folder is in the place of the file")
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if not torch.cuda.is_available():
         print("error: this benchmark needs a CUDA device", file=sys.stderr)
         return 2
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     answers: dict[str, Any] = {"machine": measuring.machine()}
     for question, ask in QUESTIONS.items():
         answers[question] = _answer(ask)
         print(f"{question}: {json.dumps(answers[question])}", flush=True)
-        Path(args.out).write_text(json.dumps(answers, indent=1), encoding="utf-8")
+        running.write(out, answers)
     return int(any(isinstance(answer, dict) and "error" in answer for answer in answers.values()))
 
 

@@ -16,6 +16,7 @@ from recbole_kuaiformer.benchmarks.comparison_tables import as_markdown
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import OF_A_USER, UserRanks
 from tests import worlds
+from tests.unplugged import Unplugged
 from tests.waiting import endless_run
 
 SET = ["topk=[5,10,20,50]", "MAX_ITEM_LIST_LENGTH=12", "train_batch_size=128"]
@@ -263,17 +264,6 @@ def test_a_file_that_is_no_table_is_one_error_that_names_it(grid, tmp_path, caps
     given = [*grid["given"], "--models", "Pop", "--out", str(tmp_path)]
     assert compare.main([*given, "--published", str(file)]) == 2
     assert f"--published {file}: not the <dataset>.json of a comparison" in capsys.readouterr().err
-
-
-class Unplugged(EpochClock):
-    """The training ends before the epoch of the number ``before``."""
-
-    before = 3
-
-    def begin(self, epoch):
-        super().begin(epoch)
-        if epoch == self.before:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from recbole_kuaiformer.benchmarks.damaged_files import put_aside
 from recbole_kuaiformer.benchmarks.epoch_clock import EpochClock
 from recbole_kuaiformer.benchmarks.user_ranks import UserRanks
 from tests import worlds
+from tests.unplugged import Unplugged
 
 RESULT = {
     "kind": "run", "per_user": True, "train_seconds": 1.0, "test_users": 3, "valid_score": 0.5,
@@ -121,13 +122,6 @@ def test_nothing_that_was_kept_aside_is_written_over(tmp_path):
         put_aside(tmp_path / "a.json")
     names = ("a.json.damaged", "a.json.damaged2", "a.json.damaged3")
     assert [(tmp_path / name).read_text() for name in names] == ["one", "two", "three"]
-
-
-class Unplugged(EpochClock):
-    def begin(self, epoch):
-        super().begin(epoch)
-        if epoch == 3:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(params=["ComiRecSA", "SASRec"])

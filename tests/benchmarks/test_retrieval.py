@@ -75,3 +75,12 @@ def test_what_does_not_fit_into_memory_is_not_started(monkeypatch):
 def test_the_gpu_benchmark_says_that_it_needs_one(capsys):
     assert gpu_retrieval.main(["--out", "unused.json"]) == 2
     assert capsys.readouterr().err == "error: this benchmark needs a CUDA device\n"
+
+
+def test_the_gpu_benchmark_refuses_a_file_it_could_not_write_before_it_asks(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert gpu_retrieval.main(["--out", str(tmp_path / "file" / "gpu.json")]) == 2
+    assert f"a file is in the place of the folder {tmp_path / 'file'}" in capsys.readouterr().err
+    assert gpu_retrieval.main(["--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path}: a folder is in the place of the file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
