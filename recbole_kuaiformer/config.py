@@ -105,6 +105,7 @@ class ObjectiveSettings(Settings):
     n_negatives: int
     deduplicate_candidates: bool
     mask_known_positives: bool
+    mask_history: bool
     logq: str
     item_frequency: str
     streaming_rate: float

@@ -26,7 +26,9 @@ def path(tmp_path, monkeypatch):
     return worlds.cyclic(tmp_path / "data")
 
 
-@pytest.mark.parametrize("objective", [{"negatives": "all"}, {"mask_known_positives": True}], ids=str)
+@pytest.mark.parametrize(
+    "objective", [{"negatives": "all"}, {"mask_known_positives": True}, {"mask_history": True}], ids=str
+)
 def test_scores_and_gradients_equal_the_cpus(path, objective):
     model, train, valid, _ = build("KuaiFormer", path, use_gpu=False, **objective)
     batch, train_batch = valid.dataset[torch.arange(20)], next(iter(train))

@@ -22,7 +22,7 @@ BUDGET_RULES = 2
 # Keys that came when there were results already, and the values at which a run is what it was without them.
 _LATER_KEYS = {
     "interest_separation": 0.0, "compression_end": "oldest", "query_initializer_range": None,
-    "request_gap": None, "attribute_fusion": "mlp",
+    "request_gap": None, "attribute_fusion": "mlp", "mask_history": False,
     "n_interests": None,
 }  # fmt: skip
 # Idle where there are no queries, or no attributes.

@@ -27,6 +27,7 @@ __all__ = [
     "ITEM_TIMES",
     "REQUEST_TIME",
     "TARGET_IDS",
+    "TARGET_ROWS",
     "TARGET_UNSEEN",
     "TIME_GAP",
     "DataError",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 TARGET_IDS = "target_ids"  # [B, P] item ids to predict from one window, 0 where there is none
+TARGET_ROWS = "target_rows"  # [B, P] the row of the log whose history each target is predicted from
 TARGET_UNSEEN = "target_unseen"  # [B, P] newest items of the window's history that the target must not see
 ITEM_TIMES = "item_times"  # [B, L] seconds from the history's newest item to each, for models that ask
 REQUEST_TIME = "request_time"  # [B] seconds from there to the interaction that the history stands before
@@ -200,6 +202,7 @@ class RetrievalDataset(LoggedDataset):
                 {
                     self.uid_field: torch.from_numpy(self.log.user_ids[lasts]),
                     TARGET_IDS: torch.from_numpy(np.where(none, 0, self.log.item_ids[plan.predicted])),
+                    TARGET_ROWS: torch.from_numpy(np.where(none, 0, targets)),
                     TARGET_UNSEEN: torch.from_numpy(np.where(none, 0, unseen)),
                 }
             )
@@ -223,7 +226,7 @@ class WindowDataLoader(TrainDataLoader):
     """Batches of training windows; an epoch's order and draws depend on seed and epoch number alone.
 
     A batch is an Interaction with ``item_id_list`` [B, L], ``item_length`` [B], ``target_ids`` [B, P],
-    ``target_unseen`` [B, P], the user's id and the lists of interaction attributes.
+    ``target_rows`` [B, P], ``target_unseen`` [B, P], the user's id and the lists of interaction attributes.
     """
 
     def __init__(self, config: Any, dataset: RetrievalDataset, sampler: Any, shuffle: bool = False) -> None:

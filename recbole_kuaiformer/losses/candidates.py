@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from recbole_kuaiformer.losses import processes
 
+NEVER = torch.iinfo(torch.int64).max  # later than any row of a log
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -128,26 +130,38 @@ def negative_mask(
 
 
 class KnownPositives(nn.Module):
-    """Which (user, item) pairs the training data holds: one sorted int64 key each.
+    """Which (user, item) pairs the training data holds, and since when: one sorted int64 key each.
 
     Args:
-        user_ids: [R] and item_ids: [R], int64, of the training interactions. n_items: N.
+        user_ids: [R] and item_ids: [R], int64, of the training interactions.
+        rows: [R] int64, their rows of the log, which is in order of time. n_items: N.
     """
 
     keys: Tensor
+    first_rows: Tensor
 
-    def __init__(self, user_ids: Int64[Tensor, " R"], item_ids: Int64[Tensor, " R"], *, n_items: int) -> None:
+    def __init__(
+        self,
+        user_ids: Int64[Tensor, " R"],
+        item_ids: Int64[Tensor, " R"],
+        *,
+        rows: Int64[Tensor, " R"],
+        n_items: int,
+    ) -> None:
         super().__init__()
         self.n_items = n_items
-        self.register_buffer("keys", (user_ids * n_items + item_ids).unique(), persistent=False)
+        keys, pair = (user_ids * n_items + item_ids).unique(return_inverse=True)
+        first = torch.full_like(keys, NEVER).scatter_reduce_(0, pair, rows, "amin")
+        self.register_buffer("keys", keys, persistent=False)
+        self.register_buffer("first_rows", first, persistent=False)
 
     def forward(
         self, user_ids: Int64[Tensor, " B"], candidate_ids: Int64[Tensor, " M"]
-    ) -> Bool[Tensor, "B M"]:
-        """True where the user is known to have had the item."""
+    ) -> Int64[Tensor, "B M"]:
+        """The row at which the user had the item first; NEVER where that is not known."""
         wanted = user_ids[:, None] * self.n_items + candidate_ids
         place = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-        return self.keys[place] == wanted
+        return self.first_rows[place].where(self.keys[place] == wanted, NEVER)
 
 
 def _draw_uniform(n: int, *, n_items: int, device: torch.device) -> Int64[Tensor, " n"]:

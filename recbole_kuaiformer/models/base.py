@@ -18,13 +18,19 @@ from recbole_kuaiformer.config import (
     WindowSettings,
     check_no_negative_sampling,
 )
-from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN, RetrievalDataset
+from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_ROWS, TARGET_UNSEEN, RetrievalDataset
 from recbole_kuaiformer.data.history import LOG_ROW
 from recbole_kuaiformer.encoders.base import HistoryEncoder
 from recbole_kuaiformer.encoders.features import ItemTokens
 from recbole_kuaiformer.losses import processes
 from recbole_kuaiformer.losses.best_of_interests import best_of_interests, summed_over_rows
-from recbole_kuaiformer.losses.candidates import Candidates, KnownPositives, draw_candidates, negative_mask
+from recbole_kuaiformer.losses.candidates import (
+    NEVER,
+    Candidates,
+    KnownPositives,
+    draw_candidates,
+    negative_mask,
+)
 from recbole_kuaiformer.losses.item_frequency import CountFrequency, StreamingFrequency
 from recbole_kuaiformer.losses.sampled_softmax import sampled_softmax
 from recbole_kuaiformer.losses.separation import mean_squared_cosine
@@ -67,9 +73,8 @@ class RetrievalModel(SequentialRecommender):
         )
         self.encoder = self.build_encoder(config)
         self.frequency: CountFrequency | StreamingFrequency = self._build_frequency(dataset)
-        self.known_positives = (
-            self._build_known_positives(dataset) if self.objective.mask_known_positives else None
-        )
+        masks = self.objective.mask_known_positives or self.objective.mask_history
+        self.known_positives = self._build_known_positives(dataset) if masks else None
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -108,7 +113,7 @@ class RetrievalModel(SequentialRecommender):
         rows: Tensor = dataset.inter_feat[LOG_ROW]
         rows = torch.cat([torch.from_numpy(dataset.log.starts)[rows].unique(), rows])
         users, items = torch.from_numpy(dataset.log.user_ids), torch.from_numpy(dataset.log.item_ids)
-        return KnownPositives(users[rows], items[rows], n_items=self.n_items)
+        return KnownPositives(users[rows], items[rows], rows=rows, n_items=self.n_items)
 
     # ---- encoding ------------------------------------------------------------------------------------
 
@@ -184,13 +189,17 @@ class RetrievalModel(SequentialRecommender):
         if len(mine) == 0 < len(positive_ids):  # this process has no share of a small batch
             return interests.sum() * 0
         users, windows = interaction[self.USER_ID], is_target.nonzero()[:, 0]
+        log_rows: Tensor = interaction[TARGET_ROWS][is_target]
 
         def negative(rows: slice) -> Tensor:
             mask = negative_mask(mine[rows], candidates.item_ids)
             if self.known_positives is None:
                 return mask
             some, of_row = windows[rows].unique(return_inverse=True)
-            return mask & ~self.known_positives(users[some], candidates.item_ids)[of_row]  # type: ignore[no-any-return]
+            since: Tensor = self.known_positives(users[some], candidates.item_ids)
+            if self.objective.mask_known_positives:
+                return mask & (since == NEVER)[of_row]
+            return mask & (since[of_row] >= log_rows[rows, None])
 
         # In 8 bits of bfloat16 a score at temperature .05 would be off by up to .06.
         with torch.autocast(interests.device.type, enabled=False):

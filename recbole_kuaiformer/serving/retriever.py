@@ -249,7 +249,7 @@ def build_model(about: Mapping[str, Any], *, state: dict[str, Tensor] | None, de
         ExportError: the weights do not fit the model.
     """
     given = defaults.completed(about["config"])
-    config = ServingConfig(given, device=torch.device(device), mask_known_positives=False)
+    config = ServingConfig(given, device=torch.device(device), mask_known_positives=False, mask_history=False)
     dataset = ExportedDataset(about["schema"], state=state or {})
     model = get_model(config["model"])(config, dataset)
     try:

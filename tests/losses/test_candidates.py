@@ -5,6 +5,7 @@ import torch
 
 from recbole_kuaiformer.losses.candidates import (
     NEGATIVES,
+    NEVER,
     KnownPositives,
     draw_candidates,
     negative_mask,
@@ -88,10 +89,14 @@ def test_a_rows_own_id_is_no_negative_of_it():
     assert mask.tolist() == [[True, False, False, True], [False, True, True, True]]
 
 
-def test_known_positives_equal_a_set():
+def test_known_positives_equal_a_dictionary():
     torch.manual_seed(0)
     users, items = torch.randint(0, 9, (40,)), torch.randint(1, N, (40,))
-    pairs = set(zip(users.tolist(), items.tolist()))
-    known = KnownPositives(users, items, n_items=N)
+    rows = torch.randperm(99)[:40]
+    first = {}
+    for user, item, row in sorted(zip(users.tolist(), items.tolist(), rows.tolist()), key=lambda one: one[2]):
+        first.setdefault((user, item), row)
+    assert len(first) < 40
+    known = KnownPositives(users, items, rows=rows, n_items=N)
     got = known(torch.arange(9), torch.arange(N))
-    assert got.tolist() == [[(u, i) in pairs for i in range(N)] for u in range(9)]
+    assert got.tolist() == [[first.get((u, i), NEVER) for i in range(N)] for u in range(9)]

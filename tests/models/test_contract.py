@@ -10,7 +10,7 @@ from recbole.quick_start import run_recbole
 from recbole.utils import get_model, init_seed
 
 import recbole_kuaiformer
-from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_UNSEEN
+from recbole_kuaiformer.data.dataset import TARGET_IDS, TARGET_ROWS, TARGET_UNSEEN
 from recbole_kuaiformer.models.base import _nearest
 from recbole_kuaiformer.plugin import MODELS
 from tests import worlds
@@ -44,6 +44,7 @@ OBJECTIVES = [
     {"negatives": "in_batch", "item_frequency": "streaming"},
     {"negatives": "mixed", "item_frequency": "streaming", "streaming_slots": 50, "streaming_hashes": 2},
     {"negatives": "all", "mask_known_positives": True, "interest_routing": "log_sum_exp"},
+    {"negatives": "mixed", "mask_history": True},
     {"negatives": "all", "similarity": "dot", "temperature": 1.0},
     {"negatives": "mixed", "interest_routing": "target"},
     {"negatives": "all", "interest_separation": 0.1},
@@ -65,6 +66,35 @@ def test_every_objective_gives_a_finite_loss_and_reaches_every_parameter(model_n
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("key", ["mask_history", "mask_known_positives"])
+@pytest.mark.parametrize("more", [{}, {"target_horizon": 4}, {"stochastic_length_alpha": 1.5}], ids=str)
+def test_the_items_a_user_had_leave_the_softmax(model_name, cyclic, key, more):
+    model, train, _, _ = build(
+        model_name, cyclic, negatives="all", scores_at_once=200, label_smoothing=0.0, **{key: True}, **more
+    )
+    log, trained = train.dataset.log, set(train.dataset.inter_feat["log_row"].tolist())
+    model.eval()
+    batch, losses, n_left = next(iter(train)), [], set()
+    scores = model.interests(batch, n_unseen=batch[TARGET_UNSEEN]) @ model.item_vectors().T
+    for window, column in (batch[TARGET_IDS] > 0).nonzero().tolist():
+        row, own = int(batch[TARGET_ROWS][window, column]), int(batch[TARGET_IDS][window, column])
+        user = np.flatnonzero(log.user_ids == log.user_ids[row])
+        if key == "mask_history":
+            had = {int(log.item_ids[other]) for other in user if other < row}
+        else:
+            had = {int(log.item_ids[other]) for other in user if other in trained or other == user[0]}
+        left = [item for item in range(1, model.n_items) if item not in had or item == own]
+        of_target = scores[window, column]
+        if model.objective.interest_routing == "target":
+            of_target = of_target[[int(of_target[:, own].argmax())]]
+        of_target = of_target.amax(0) / model.objective.temperature
+        losses.append(float((of_target[left].logsumexp(0) - of_target[own]).detach()))
+        n_left.add(len(left))
+    assert min(n_left) < model.n_items - 1
+    got = float(model.calculate_loss(batch).detach())
+    assert got == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_separation_adds_its_weight_times_the_mean_squared_cosine_of_the_targets(model_name, cyclic):
