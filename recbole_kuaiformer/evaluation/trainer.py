@@ -62,6 +62,7 @@ class RetrievalTrainer(IndexRanking, Trainer):
     def __init__(self, config: Any, model: Any) -> None:
         self.settings = TrainingSettings.read(config)
         super().__init__(config, model)
+        self._warn_of_masks()
         self.is_finished = False
         self._saves_last = False
         self._steps = 0  # of the optimiser, since training began
@@ -74,6 +75,15 @@ class RetrievalTrainer(IndexRanking, Trainer):
             self._compile(self.settings.compile_encoder)
         if not config["single_spec"]:
             self.distributed_model = self._data_parallel()
+
+    def _warn_of_masks(self) -> None:
+        """Items that training never ranks below a target fill the lists of a ranking that keeps them."""
+        masks = [key for key in ("mask_history", "mask_known_positives") if self.config[key]]
+        if masks and self.evaluation.evaluate_history == "kept":
+            self.logger.warning(
+                f"{masks[0]}: training does not rank what a user had, but evaluate_history: kept does, and "
+                "chooses the epoch by it; set evaluate_history to masked"
+            )
 
     def _compile(self, backend: str) -> None:
         known = torch.compiler.list_backends(exclude_tags=())
