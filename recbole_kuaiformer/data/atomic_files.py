@@ -141,6 +141,11 @@ class AtomicFiles:
                 f"{asks}: a history given as {self._list_field!r} has no times; set {asks} to "
                 f"{TIME_KEYS[asks]}, or give files of plain interactions"
             )
+        if self.config["mask_history"]:
+            raise DataError(
+                f"mask_history: where each row has a list {self._list_field!r} a user's rows have no order; "
+                "set mask_history to False, or give files of plain interactions"
+            )
         self._check_loaded(self._list_field, why="the history of each row")
         if self._list_field not in (self.config["alias_of_item_id"] or ()):
             raise DataError(

@@ -79,10 +79,11 @@ class RetrievalTrainer(IndexRanking, Trainer):
     def _warn_of_masks(self) -> None:
         """Items that training never ranks below a target fill the lists of a ranking that keeps them."""
         masks = [key for key in ("mask_history", "mask_known_positives") if self.config[key]]
-        if masks and self.evaluation.evaluate_history == "kept":
+        chooses_masked = str(self.config["valid_metric"]).endswith("_masked")
+        if masks and self.evaluation.evaluate_history == "kept" and not chooses_masked:
             self.logger.warning(
-                f"{masks[0]}: training does not rank what a user had, but evaluate_history: kept does, and "
-                "chooses the epoch by it; set evaluate_history to masked"
+                f"{', '.join(masks)}: training does not rank what a user had, but evaluate_history: kept "
+                "does, and chooses the epoch by it; with a full ranking set evaluate_history to masked"
             )
 
     def _compile(self, backend: str) -> None:

@@ -47,7 +47,8 @@ class RetrievalModel(SequentialRecommender):
 
     A subclass builds the encoder. RecBole's Interactions come in with histories padded on the right
     (``item_id_list`` [B, L], ``item_length`` [B], ``<attribute>_list``); training batches carry several
-    targets for each history (``target_ids``, ``target_unseen`` [B, P]).
+    targets for each history (``target_ids``, ``target_unseen`` [B, P]; with ``mask_history`` also their
+    ``target_rows``).
     """
 
     input_type = InputType.POINTWISE
@@ -189,7 +190,7 @@ class RetrievalModel(SequentialRecommender):
         if len(mine) == 0 < len(positive_ids):  # this process has no share of a small batch
             return interests.sum() * 0
         users, windows = interaction[self.USER_ID], is_target.nonzero()[:, 0]
-        log_rows: Tensor = interaction[TARGET_ROWS][is_target]
+        log_rows: Tensor = interaction[TARGET_ROWS][is_target] if self.objective.mask_history else mine
 
         def negative(rows: slice) -> Tensor:
             mask = negative_mask(mine[rows], candidates.item_ids)
@@ -197,7 +198,7 @@ class RetrievalModel(SequentialRecommender):
                 return mask
             some, of_row = windows[rows].unique(return_inverse=True)
             since: Tensor = self.known_positives(users[some], candidates.item_ids)
-            if self.objective.mask_known_positives:
+            if self.objective.mask_known_positives:  # of which the history is a part
                 return mask & (since == NEVER)[of_row]
             return mask & (since[of_row] >= log_rows[rows, None])
 

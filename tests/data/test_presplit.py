@@ -177,6 +177,10 @@ def test_what_cannot_be_done_with_plain_files_is_refused(tmp_path, change, more,
             "'time_gap' is of the interactions, but a history given as 'item_id_list' tells the items alone",
         ),
         (
+            {"alias_of_item_id": ["item_id_list"], "mask_history": True},
+            "mask_history: where each row has a list 'item_id_list' a user's rows have no order",
+        ),
+        (
             {"alias_of_item_id": ["item_id_list"], "use_times": True},
             "use_times: a history given as 'item_id_list' has no times; set use_times to False",
         ),

@@ -32,6 +32,7 @@ TRAINED = {
         "streaming_slots": 11, "streaming_hashes": 2,
     },
     "known positives": {"negatives": "in_batch", "logq": "both", "mask_known_positives": True},
+    "history": {"negatives": "mixed", "n_negatives": 9, "logq": "both", "mask_history": True},
     "accumulated": {"negatives": "all", "accumulate_batches": 3, "train_batch_size": 20},
     "drawn targets": {"negatives": "mixed", "n_negatives": 9, "logq": "both", "targets_per_window": 2},
     "later targets, shorter histories": {

@@ -324,9 +324,14 @@ def test_a_compiler_that_torch_does_not_know_is_named(home):
 
 @pytest.mark.parametrize("key", ["mask_history", "mask_known_positives"])
 def test_what_training_masks_and_the_ranking_keeps_is_warned_of(home, caplog, key):
-    for reading, said in (("kept", 1), ("masked", 0)):
+    both = {"report_both": True, "valid_metric": "NDCG@10_masked"}
+    for more, said in (
+        ({"evaluate_history": "kept"}, 1),
+        ({"evaluate_history": "masked"}, 0),
+        ({"evaluate_history": "kept", **both}, 0),
+    ):
         caplog.clear()
         with caplog.at_level("WARNING"):
-            several.prepare("KuaiFormer", given(home, evaluate_history=reading, **{key: True}))
+            several.prepare("KuaiFormer", given(home, **{key: True, **more}))
         lines = [record.getMessage() for record in caplog.records]
         assert sum(line.startswith(f"{key}: ") and "evaluate_history" in line for line in lines) == said

@@ -69,7 +69,16 @@ def test_every_objective_gives_a_finite_loss_and_reaches_every_parameter(model_n
 
 
 @pytest.mark.parametrize("key", ["mask_history", "mask_known_positives"])
-@pytest.mark.parametrize("more", [{}, {"target_horizon": 4}, {"stochastic_length_alpha": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"target_horizon": 4},
+        {"stochastic_length_alpha": 1.5},
+        {"targets_per_window": 2, "windows_per_user": 1},
+    ],
+    ids=str,
+)
 def test_the_items_a_user_had_leave_the_softmax(model_name, cyclic, key, more):
     model, train, _, _ = build(
         model_name, cyclic, negatives="all", scores_at_once=200, label_smoothing=0.0, **{key: True}, **more
@@ -80,6 +89,13 @@ def test_the_items_a_user_had_leave_the_softmax(model_name, cyclic, key, more):
     scores = model.interests(batch, n_unseen=batch[TARGET_UNSEEN]) @ model.item_vectors().T
     for window, column in (batch[TARGET_IDS] > 0).nonzero().tolist():
         row, own = int(batch[TARGET_ROWS][window, column]), int(batch[TARGET_IDS][window, column])
+        n_seen = int(batch["item_length"][window] - batch[TARGET_UNSEEN][window, column])
+        if "stochastic_length_alpha" not in more:  # the row is the one that follows what the target sees
+            seen = batch["item_id_list"][window, :n_seen].tolist()
+            assert seen == log.item_ids[row - n_seen : row].tolist()
+        if train.dataset.config["target_horizon"] == 1:
+            assert own == log.item_ids[row]
+        assert log.user_ids[row] == batch["user_id"][window]
         user = np.flatnonzero(log.user_ids == log.user_ids[row])
         if key == "mask_history":
             had = {int(log.item_ids[other]) for other in user if other < row}
