@@ -125,6 +125,10 @@ def warnings(rows: Rows) -> list[str]:
         },
         "The models read histories of different length: {}. `--set MAX_ITEM_LIST_LENGTH=…` gives all of "
         "them one.": {row["name"]: row["resolved"].get("MAX_ITEM_LIST_LENGTH") for row in reads_lists},
+        "The epochs of the models were chosen in different readings of history: {}. "
+        "`--set evaluate_history=…` gives all of them one.": {
+            row["name"]: row["valid_reading"] for row in reads_lists
+        },
         "The models have different numbers of seeds: {}.": Counter(row["name"] for row in finished),
     }
     said = [text.format(_listed(of)) for text, of in may_differ.items() if len(set(of.values())) > 1]

@@ -18,6 +18,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "precision: bfloat16": {"precision": "bfloat16"},
     "fused_optimizer: True": {"fused_optimizer": True},
     "ema_decay: 0.999": {"ema_decay": 0.999},
+    "mask_history: True": {"mask_history": True},
+    "mask_known_positives: True": {"mask_known_positives": True},
     "softmax not in parts": {"scores_at_once": ALL_AT_ONCE},
     "compile_encoder: inductor": {"compile_encoder": "inductor"},
 }

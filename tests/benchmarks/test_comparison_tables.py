@@ -156,6 +156,7 @@ def test_markdown_says_what_is_missing_and_what_failed():
         ({"users": 8}, "different users: A 9, B 8"),
         ({"length": 200}, "different length: A 50, B 200"),
         ({"items": 140}, "catalogues of different size: A 149, B 140"),
+        ({"valid_reading": "masked"}, "chosen in different readings of history: A kept, B masked"),
         ({}, None),
     ],
 )
