@@ -342,7 +342,8 @@ def test_an_interruption_while_the_best_epoch_is_written_leaves_the_one_before(g
     run["settings"] |= {"epochs": 4}
     whole = home / "whole"
     whole.mkdir()
-    with contextlib.chdir(whole):
+    with monkeypatch.context() as there:
+        there.chdir(whole)
         one = comparison_run.row(run)
     write = torch.save
     saved = []
@@ -367,12 +368,13 @@ def test_an_interruption_while_the_best_epoch_is_written_leaves_the_one_before(g
     assert not [*home.rglob("*.damaged")]
 
 
-def test_models_whose_training_no_checkpoint_holds_begin_anew(grid, home):
+def test_models_whose_training_no_checkpoint_holds_begin_anew(grid, home, monkeypatch):
     run = of(grid, "BPR")
     run["settings"]["epochs"] = 4
     whole = home / "whole"
     whole.mkdir()
-    with contextlib.chdir(whole):
+    with monkeypatch.context() as there:
+        there.chdir(whole)
         one = comparison_run.row(run)
     with pytest.raises(KeyboardInterrupt):
         comparison_run.Run(run, clock=Unplugged(home / "epochs.json", budget=None)).train()
