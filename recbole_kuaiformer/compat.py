@@ -262,8 +262,8 @@ def read_csv(filepath: Any, *, delimiter: str, engine: Any, **kwargs: Any) -> An
     frame = None
     if not _parsers_disagree(Path(filepath)):
         # Raises for longer separators, and where the Python parser reads a few things more (1_000) or
-        # refuses in its own words. float_precision: to the last bit, as the Python parser of pandas 3. In one go
-        # (low_memory) each token is one object, however often it stands there: less memory, not more.
+        # refuses in its own words. float_precision: to the last bit, as the Python parser of pandas 3. In
+        # one go (low_memory) each token is one object, however often it stands there: less memory, not more.
         with suppress(ValueError):
             frame = pd.read_csv(
                 filepath, engine="c", float_precision="round_trip", low_memory=False, **kwargs
